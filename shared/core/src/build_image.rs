@@ -1,0 +1,162 @@
+//! `build-image`: POST /api/v1/images/build. Checks the request, writes the `queued` record, dispatches.
+//!
+//! Whatever is wrong with a request is found before anything is written or started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::api::{ApiError, HttpRequest, HttpResponse};
+use crate::build::{BuildRecord, BuildStatus, Phase, TemplateReference};
+use crate::ids::{BuildId, Provider, Region, shown};
+use crate::ports::{Clock, IdempotencyKey, Identifiers, ObjectStore, Records, Submission, Workflows};
+use crate::prepare_build;
+use crate::request::{BuildRequest, RequestedTemplate};
+use crate::resource::Leftovers;
+use crate::settings::Settings;
+use crate::step::StepError;
+
+/// What it needs.
+pub struct Deps {
+    /// The operator's settings.
+    pub settings: Settings,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// New build ids.
+    pub identifiers: Arc<dyn Identifiers>,
+    /// Build records.
+    pub records: Arc<dyn Records>,
+    /// The bucket.
+    pub objects: Arc<dyn ObjectStore>,
+    /// The state machine.
+    pub workflows: Arc<dyn Workflows>,
+}
+
+/// What a build starts from, as it was asked for: `builds/<id>/input.json`. Kept out of the record, since variables may
+/// be secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BuildInput {
+    /// The template.
+    pub template: RequestedTemplate,
+    /// Packer variables.
+    pub variables: BTreeMap<String, Value>,
+}
+
+impl BuildInput {
+    /// Where it stands in the bucket.
+    pub fn key(id: BuildId) -> String {
+        format!("builds/{id}/input.json")
+    }
+}
+
+/// The answer to an accepted request.
+#[derive(Debug, Serialize)]
+struct Accepted {
+    build_id: BuildId,
+    status: BuildStatus,
+    provider: Provider,
+    region: Region,
+    created_at: Timestamp,
+}
+
+impl From<&BuildRecord> for Accepted {
+    fn from(record: &BuildRecord) -> Self {
+        Self {
+            build_id: record.build_id,
+            status: record.status,
+            provider: record.provider,
+            region: record.region.clone(),
+            created_at: record.created_at,
+        }
+    }
+}
+
+/// Answers the route.
+///
+/// # Errors
+/// Those of the contract.
+pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    request.only_query(&[])?;
+    require_json(request)?;
+    let asked = BuildRequest::read(&request.body, &deps.settings)?;
+    let key = idempotency_key(request, &asked)?;
+    let build_id = deps.identifiers.new_build_id();
+    let record = queued(build_id, &asked, deps.clock.now());
+    let input = BuildInput { template: asked.template, variables: asked.variables };
+    prepare_build::check(&deps.settings, &record, &input).map_err(|error| match error {
+        StepError::TemplateRejected(message) => ApiError::ConfigValidation(message),
+        other => ApiError::Internal(Box::new(other)),
+    })?;
+
+    // The input first: a record without it could not be built, an input without a record expires with the bucket's rule.
+    let document = serde_json::to_vec(&input).map_err(|error| ApiError::Internal(Box::new(error)))?;
+    deps.objects.put(&BuildInput::key(build_id), document).await?;
+    let record = match deps.records.submit(&record, key.as_ref()).await? {
+        Submission::Accepted => record,
+        Submission::Repeated(earlier) => *earlier,
+        Submission::KeyReused => return Err(ApiError::IdempotencyConflict),
+    };
+    if record.status == BuildStatus::Queued
+        && let Err(error) = deps.workflows.start(record.build_id).await
+    {
+        // The build is accepted all the same: the poller starts what is queued and has no execution.
+        tracing::warn!(build_id = %record.build_id, error = &error as &dyn std::error::Error, "not dispatched yet");
+    }
+    HttpResponse::json(202, &Accepted::from(&record))
+}
+
+fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
+    match request.headers.get("content-type") {
+        None => Ok(()),
+        Some(given) if given.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) => {
+            Ok(())
+        }
+        Some(given) => Err(ApiError::UnsupportedMediaType(shown(given))),
+    }
+}
+
+fn idempotency_key(request: &HttpRequest, asked: &BuildRequest) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(key) = request.headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    if key.is_empty() || key.len() > 255 || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(ApiError::InvalidRequest(
+            "the Idempotency-Key must have 1 to 255 printable ASCII characters without spaces".into(),
+        ));
+    }
+    // The checked request, not the bytes: another order of fields, or the client's names for them, is the same request.
+    let canonical = serde_json::to_vec(asked).map_err(|error| ApiError::Internal(Box::new(error)))?;
+    let request_digest = Sha256::digest(&canonical).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Some(IdempotencyKey { key: key.clone(), request_digest }))
+}
+
+fn queued(build_id: BuildId, asked: &BuildRequest, now: Timestamp) -> BuildRecord {
+    BuildRecord {
+        build_id,
+        revision: 0,
+        provider: asked.provider,
+        region: asked.region.clone(),
+        instance_type: asked.instance_type.clone(),
+        subnet_id: asked.subnet_id.clone(),
+        runner: asked.runner,
+        template: TemplateReference { source: asked.template.source.to_string(), digest: None },
+        tags: asked.tags.clone(),
+        timeout_secs: asked.timeout_secs,
+        created_at: now,
+        started_at: None,
+        deadline: None,
+        completed_at: None,
+        status: BuildStatus::Queued,
+        phase: Phase::Queued,
+        image_id: None,
+        runner_id: None,
+        failure: None,
+        remaining: Vec::new(),
+        leftovers: Leftovers::default(),
+        clean: false,
+    }
+}

@@ -1,0 +1,32 @@
+//! The domain of ciab-images: types, the life of a build, decisions, and what each function does.
+//!
+//! No AWS SDK, clock, environment, randomness or I/O in here: the world comes in through the traits in [`ports`], so that
+//! everything can be tested, and run again after a crash with the same result.
+
+#![warn(missing_docs)]
+
+pub mod api;
+pub mod authorize_request;
+pub mod build;
+pub mod build_image;
+pub mod check_health;
+pub mod clean_up;
+pub mod delete_image;
+pub mod finish_build;
+pub mod get_build;
+pub mod ids;
+pub mod image;
+pub mod ledger;
+pub mod life;
+pub mod list_images;
+pub mod log;
+pub mod poll_builds;
+pub mod ports;
+pub mod prepare_build;
+pub mod request;
+pub mod resource;
+pub mod routes;
+pub mod settings;
+pub mod start_runner;
+pub mod step;
+pub mod tear_down;

@@ -1,0 +1,314 @@
+//! What the domain asks of the world: one trait per outside system, in domain types.
+//!
+//! Must never name an SDK, a wire format or a credential. Adapters live in `shared/aws`; tests bring fakes of these
+//! traits. Every method may be called twice with the same arguments: adapters make the second call harmless.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::build::{BuildRecord, RunnerKind};
+use crate::ids::{BuildId, ImageId, Region};
+use crate::image::ImageRecord;
+use crate::ledger::Ledger;
+use crate::resource::Resource;
+
+/// An outside system did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// It asked us to slow down, or did not answer; the same call may work later.
+    #[error("{service} is not available for {operation}")]
+    Unavailable {
+        /// The outside system, in its own name (`ec2`, `dynamodb`).
+        service: &'static str,
+        /// What was asked of it (`DescribeImages`).
+        operation: &'static str,
+        /// The adapter's own error, for the log only.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It refused: asking again will not help.
+    #[error("{service} refused {operation}: {code}")]
+    Refused {
+        /// The outside system, in its own name.
+        service: &'static str,
+        /// What was asked of it.
+        operation: &'static str,
+        /// The system's own error code, such as `UnauthorizedOperation`.
+        code: String,
+        /// The adapter's own error, for the log only.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It answered with something that the domain cannot read.
+    #[error("{service} answered {operation} with something unreadable: {what}")]
+    Unreadable {
+        /// The outside system, in its own name.
+        service: &'static str,
+        /// What was asked of it.
+        operation: &'static str,
+        /// What is wrong with the answer.
+        what: String,
+    },
+}
+
+/// The time of day. The only source of it.
+pub trait Clock: Send + Sync {
+    /// Now, UTC.
+    fn now(&self) -> Timestamp;
+}
+
+/// The only source of randomness.
+pub trait Identifiers: Send + Sync {
+    /// A build id that was never given before.
+    fn new_build_id(&self) -> BuildId;
+}
+
+/// A client's `Idempotency-Key` with the digest of the request it came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The header's value, as given.
+    pub key: String,
+    /// SHA-256 of the canonical request, hex.
+    pub request_digest: String,
+}
+
+/// How a submission ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Submission {
+    /// The record was written.
+    Accepted,
+    /// The same key and request were seen before: this is the build they gave.
+    Repeated(Box<BuildRecord>),
+    /// The key was seen before with another request.
+    KeyReused,
+}
+
+/// How a conditional write ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// The record now is what was given (also when an earlier, unanswered try had written it).
+    Done,
+    /// Somebody else wrote first: read again and decide again.
+    Conflict,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// What it holds, in the listing's order.
+    pub items: Vec<T>,
+    /// Where the next page starts; none at the end. Opaque.
+    pub next: Option<String>,
+}
+
+/// What a listing of images is narrowed to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageFilter {
+    /// Only images of this region.
+    pub region: Option<Region>,
+    /// Only images with this agent.
+    pub provider: Option<crate::ids::Provider>,
+}
+
+/// Build and image records. Each method's cost is in design.md's table.
+#[async_trait]
+pub trait Records: Send + Sync {
+    /// Writes a new `queued` record, and the key with it, in one transaction.
+    async fn submit(
+        &self,
+        record: &BuildRecord,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Submission, PortError>;
+
+    /// The record of a build.
+    async fn build(&self, id: BuildId) -> Result<Option<BuildRecord>, PortError>;
+
+    /// Replaces a record whose stored revision is `record.revision`; the stored one becomes `revision + 1`.
+    async fn replace(&self, record: &BuildRecord) -> Result<Write, PortError>;
+
+    /// As [`Records::replace`], and writes the images that the build made, all or nothing.
+    async fn replace_with_images(
+        &self,
+        record: &BuildRecord,
+        images: &[ImageRecord],
+    ) -> Result<Write, PortError>;
+
+    /// Builds that still need somebody's attention, oldest first.
+    async fn active_builds(&self, next: Option<&str>) -> Result<Page<BuildRecord>, PortError>;
+
+    /// The record of an image.
+    async fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, PortError>;
+
+    /// Images, newest first. `limit` is 1 to 100.
+    async fn images(
+        &self,
+        filter: &ImageFilter,
+        limit: u32,
+        next: Option<&str>,
+    ) -> Result<Page<ImageRecord>, PortError>;
+
+    /// Removes an image's record and its places in every listing.
+    async fn remove_image(&self, image: &ImageRecord) -> Result<(), PortError>;
+
+    /// Whether the table answers.
+    async fn ready(&self) -> Result<(), PortError>;
+}
+
+/// The stack's bucket.
+#[async_trait]
+pub trait ObjectStore: Send + Sync {
+    /// The object's bytes, or none where there is no such object.
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, PortError>;
+    /// Writes an object, replacing what was there.
+    async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), PortError>;
+    /// Keys below a prefix, in ascending order, all of them.
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, PortError>;
+    /// Whether the bucket answers.
+    async fn ready(&self) -> Result<(), PortError>;
+}
+
+/// How the execution of a build stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutionState {
+    /// There is none.
+    Absent,
+    /// It runs.
+    Running,
+    /// It has ended, well or not.
+    Ended,
+}
+
+/// The state machine.
+#[async_trait]
+pub trait Workflows: Send + Sync {
+    /// Starts the execution that is named by the build id. One that exists already counts as started.
+    async fn start(&self, id: BuildId) -> Result<(), PortError>;
+    /// How the build's execution stands.
+    async fn state(&self, id: BuildId) -> Result<ExecutionState, PortError>;
+    /// Stops the build's execution if it runs.
+    async fn stop(&self, id: BuildId) -> Result<(), PortError>;
+    /// Whether the state machine answers.
+    async fn ready(&self) -> Result<(), PortError>;
+}
+
+/// Whether a task token still has a task waiting for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskState {
+    /// The state machine waits for it.
+    Open,
+    /// It has timed out, was answered, or its execution has ended.
+    Gone,
+}
+
+/// The runner's line to the state machine.
+#[async_trait]
+pub trait TaskTokens: Send + Sync {
+    /// Says that the work goes on.
+    async fn heartbeat(&self, token: &str) -> Result<TaskState, PortError>;
+    /// Reports success with an output document.
+    async fn succeed(&self, token: &str, output: &serde_json::Value) -> Result<TaskState, PortError>;
+    /// Reports failure with an error's name and its cause (at most 32,768 characters).
+    async fn fail(&self, token: &str, error: &str, cause: &str) -> Result<TaskState, PortError>;
+}
+
+/// What a runner is told when it is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerOrder {
+    /// The build that it runs.
+    pub build_id: BuildId,
+    /// Which kind of runner.
+    pub kind: RunnerKind,
+    /// The task token that it answers with.
+    pub task_token: String,
+    /// When the build must have ended.
+    pub deadline: Timestamp,
+    /// The build's time-out, for messages.
+    pub timeout_secs: u32,
+    /// The region that the image is built in.
+    pub region: Region,
+}
+
+/// How a runner stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunnerState {
+    /// It is being started, or runs.
+    Running,
+    /// It has ended: with a report made (`reported`), or without one.
+    Ended {
+        /// When it ended.
+        at: Timestamp,
+        /// Whether it ended by itself with exit code 0, which it does only after it has reported.
+        reported: bool,
+    },
+    /// There is no such runner.
+    Absent,
+}
+
+/// Where Packer runs.
+#[async_trait]
+pub trait Runners: Send + Sync {
+    /// Starts a runner, or answers with the one started for this build within the last minutes.
+    async fn start(&self, order: &RunnerOrder) -> Result<String, PortError>;
+    /// How runners stand, by their ids; one call per hundred.
+    async fn states(&self, ids: &BTreeSet<String>) -> Result<BTreeMap<String, RunnerState>, PortError>;
+    /// Stops a runner. One that has ended, or never was, counts as stopped.
+    async fn stop(&self, id: &str) -> Result<(), PortError>;
+}
+
+/// How an AMI stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudImage {
+    /// Its id.
+    pub id: ImageId,
+    /// Whether its state is `available`.
+    pub available: bool,
+    /// Whether it still is being made.
+    pub pending: bool,
+    /// Its name.
+    pub name: String,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Snapshots behind it.
+    pub snapshots: Vec<String>,
+}
+
+/// Where to look for what a build made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace<'a> {
+    /// The stack.
+    pub stack: &'a str,
+    /// The build.
+    pub build_id: BuildId,
+    /// What the runner noted that Packer named.
+    pub ledger: &'a Ledger,
+    /// What an earlier look found.
+    pub known: &'a [Resource],
+}
+
+/// How a deletion stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// Gone, or never was there.
+    Gone,
+    /// Asked for; EC2 is at it (an instance that shuts down).
+    Going,
+    /// EC2 says that something else still holds it.
+    InUse,
+}
+
+/// EC2, as far as builds need it.
+#[async_trait]
+pub trait Cloud: Send + Sync {
+    /// Everything in the region that may belong to the build. May return look-alikes: the domain judges what is ours.
+    async fn find(&self, region: &Region, trace: &Trace<'_>) -> Result<Vec<Resource>, PortError>;
+    /// Deletes one resource.
+    async fn delete(&self, region: &Region, resource: &Resource) -> Result<Deletion, PortError>;
+    /// AMIs by id; those that do not exist are left out.
+    async fn images(&self, region: &Region, ids: &[ImageId]) -> Result<Vec<CloudImage>, PortError>;
+    /// Deregisters an AMI. One that does not exist counts as deregistered.
+    async fn deregister(&self, region: &Region, id: &ImageId) -> Result<(), PortError>;
+    /// Deletes a snapshot. One that does not exist counts as deleted.
+    async fn delete_snapshot(&self, region: &Region, id: &str) -> Result<(), PortError>;
+}

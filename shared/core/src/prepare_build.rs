@@ -1,0 +1,170 @@
+//! `prepare-build`: the first step of a build. Resolves the template, checks the variables, tags every Amazon source,
+//! puts the bundle into the bucket.
+//!
+//! Everything that can be wrong with a template without running it is found here, before anything is paid for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::build::BuildRecord;
+use crate::build_image::BuildInput;
+use crate::ids::BuildId;
+use crate::life::STOP_GRACE;
+use crate::ports::{Clock, ObjectStore, PortError, Records};
+use crate::resource::{key_pair_name, tag};
+use crate::settings::Settings;
+use crate::step::{StepError, update};
+use ciab_template::{Bundle, TagOptions, TemplateSource};
+
+/// What it needs.
+pub struct Deps {
+    /// The operator's settings.
+    pub settings: Settings,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Build records.
+    pub records: Arc<dyn Records>,
+    /// The bucket.
+    pub objects: Arc<dyn ObjectStore>,
+}
+
+/// What the state machine hands over.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Input {
+    /// The build.
+    pub build_id: BuildId,
+}
+
+/// What the state machine goes on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Output {
+    /// The build.
+    pub build_id: BuildId,
+    /// Seconds after which the state machine stops waiting for the runner: the runner stops by itself before.
+    pub run_packer_timeout_secs: i64,
+}
+
+/// Where a build's bundle stands in the bucket.
+pub fn bundle_key(id: BuildId) -> String {
+    format!("builds/{id}/template.tar.gz")
+}
+
+/// Does the step.
+///
+/// # Errors
+/// `TemplateRejected` for the template's author; otherwise those that every step has.
+pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
+    let id = input.build_id;
+    let now = deps.clock.now();
+    let record = update(&*deps.records, id, |record| record.start(now)).await?;
+    let key = BuildInput::key(id);
+    let asked = deps.objects.get(&key).await?.ok_or_else(|| unreadable("it is missing"))?;
+    let asked: BuildInput = serde_json::from_slice(&asked).map_err(|error| unreadable(&error.to_string()))?;
+
+    let prepared = prepare(&deps.settings, &record, &asked)?;
+    deps.objects.put(&bundle_key(id), prepared.archive).await?;
+    let record = update(&*deps.records, id, |record| {
+        record.start(now)?;
+        record.template.digest = Some(prepared.digest.clone());
+        Ok(())
+    })
+    .await?;
+    Ok(Output { build_id: id, run_packer_timeout_secs: patience(&record, now).as_secs() })
+}
+
+fn unreadable(what: &str) -> PortError {
+    PortError::Unreadable { service: "s3", operation: "GetObject", what: format!("input.json: {what}") }
+}
+
+/// How long the state machine waits for the runner. The runner stops Packer at the deadline and then has the stop's
+/// grace; the poller is the next in line.
+fn patience(record: &BuildRecord, now: Timestamp) -> SignedDuration {
+    let deadline = record.deadline.unwrap_or(now);
+    (deadline.duration_since(now) + STOP_GRACE).max(SignedDuration::from_secs(1))
+}
+
+/// Whether a build of this record and input could be prepared; what `build-image` asks before it accepts.
+///
+/// # Errors
+/// As [`run`].
+pub fn check(settings: &Settings, record: &BuildRecord, input: &BuildInput) -> Result<(), StepError> {
+    prepare(settings, record, input).map(drop)
+}
+
+struct Prepared {
+    digest: String,
+    archive: Vec<u8>,
+}
+
+fn prepare(settings: &Settings, record: &BuildRecord, input: &BuildInput) -> Result<Prepared, StepError> {
+    let rejected = |error: &dyn std::fmt::Display| StepError::TemplateRejected(error.to_string());
+    let authored = resolve(input)?;
+    let digest = authored.digest();
+    let declared = ciab_template::declared_variables(&authored).map_err(|error| rejected(&error))?;
+
+    let mut given = input.variables.clone();
+    if matches!(input.template.source, TemplateSource::Builtin { .. }) {
+        for (name, value) in &settings.template_variables {
+            if declared.iter().any(|variable| &variable.name == name) {
+                given.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    let standard = standard_values(record, &digest);
+    ciab_template::check_variables(&declared, &given, &standard).map_err(|error| rejected(&error))?;
+    let variables = ciab_template::with_standard_values(&declared, given, &standard);
+
+    let tagged = ciab_template::tag(&authored, &tag_options(settings, record, &digest)).map_err(|error| rejected(&error))?;
+    let archive = tagged.to_tar_gz(&variables).map_err(|error| rejected(&error))?;
+    Ok(Prepared { digest, archive })
+}
+
+fn resolve(input: &BuildInput) -> Result<Bundle, StepError> {
+    match &input.template.source {
+        TemplateSource::Builtin { name } => ciab_template::builtin(name).ok_or_else(|| {
+            StepError::TemplateRejected(format!("there is no builtin template `{name}` in this version"))
+        }),
+        TemplateSource::Inline => {
+            let text = input.template.inline.as_deref().unwrap_or_default();
+            Ok(Bundle::inline(text))
+        }
+    }
+}
+
+/// Values that a template gets where it declares a variable of that name and the caller set none.
+fn standard_values(record: &BuildRecord, digest: &str) -> BTreeMap<String, Value> {
+    let mut values = BTreeMap::from([
+        ("provider".to_owned(), Value::from(record.provider.as_str())),
+        ("region".to_owned(), Value::from(record.region.as_str())),
+        ("instance_type".to_owned(), Value::from(record.instance_type.as_str())),
+        ("ciab_build_id".to_owned(), Value::from(record.build_id.to_string())),
+        ("ciab_template_digest".to_owned(), Value::from(digest)),
+    ]);
+    if let Some(subnet) = &record.subnet_id {
+        values.insert("subnet_id".to_owned(), Value::from(subnet.as_str()));
+    }
+    values
+}
+
+fn tag_options(settings: &Settings, record: &BuildRecord, digest: &str) -> TagOptions {
+    let end = record.deadline.unwrap_or(record.created_at) + STOP_GRACE;
+    let tags = [
+        (tag::MANAGED, "true".to_owned()),
+        (tag::STACK, settings.stack.clone()),
+        (tag::BUILD_ID, record.build_id.to_string()),
+        (tag::PROVIDER, record.provider.to_string()),
+        (tag::TEMPLATE_DIGEST, digest.to_owned()),
+        (tag::EXPIRES_AT, end.to_string()),
+    ];
+    TagOptions {
+        tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        image_tags: record.tags.clone(),
+        packer_version: settings.packer_version,
+        endpoint: settings.aws_endpoint.clone(),
+        temporary_key_pair_name: key_pair_name(record.build_id),
+    }
+}

@@ -1,0 +1,359 @@
+//! What a build makes in EC2 beside its image, and the proof that something is ours to delete.
+//!
+//! Must never call a thing ours because of its name's look alone: a foreign Packer's `packer_…` key pair stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::BuildId;
+use crate::ledger::Ledger;
+
+/// Tag keys that say whose a thing is.
+pub mod tag {
+    /// `true` on everything of ours.
+    pub const MANAGED: &str = "ciab:managed";
+    /// The stack's name.
+    pub const STACK: &str = "ciab:stack";
+    /// The build's id.
+    pub const BUILD_ID: &str = "ciab:build-id";
+    /// The agent.
+    pub const PROVIDER: &str = "ciab:provider";
+    /// The template's digest.
+    pub const TEMPLATE_DIGEST: &str = "ciab:template-digest";
+    /// RFC 3339; past it, whatever carries it, other than a finished image, is waste.
+    pub const EXPIRES_AT: &str = "ciab:expires-at";
+}
+
+/// The kinds of things a build may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResourceKind {
+    /// An EC2 instance.
+    Instance,
+    /// An EBS volume.
+    Volume,
+    /// A security group.
+    SecurityGroup,
+    /// A key pair, by name.
+    KeyPair,
+    /// An AMI.
+    Image,
+    /// An EBS snapshot.
+    Snapshot,
+}
+
+/// One thing in EC2, with all that is needed to judge whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resource {
+    /// Its kind.
+    pub kind: ResourceKind,
+    /// Its id; a key pair's name.
+    pub id: String,
+    /// Whether EC2 already takes it away (an instance that shuts down).
+    #[serde(default)]
+    pub going: bool,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// A security group's or an AMI's name.
+    #[serde(default)]
+    pub name: String,
+    /// Its description.
+    #[serde(default)]
+    pub description: String,
+    /// When it was made, where EC2 tells.
+    #[serde(default)]
+    pub created_at: Option<Timestamp>,
+    /// What it comes from or belongs to: an AMI's source instance, a snapshot's AMI and instance, the instances that use
+    /// a security group or hold a volume.
+    #[serde(default)]
+    pub parents: BTreeSet<String>,
+    /// Snapshots behind an AMI.
+    #[serde(default)]
+    pub snapshots: BTreeSet<String>,
+}
+
+/// Why a thing is a build's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// It carries the stack's and the build's tag.
+    Tag,
+    /// It is the key pair whose name holds the build's id.
+    Name,
+    /// It carries no owner's tag, and came from something that is the build's own.
+    Parent,
+    /// It carries no owner's tag, has the name and description that Packer gives, and stands in the build's ledger.
+    Ledger,
+}
+
+/// The description that Packer gives its security groups.
+const PACKER_GROUP_DESCRIPTION: &str = "Temporary group for Packer";
+
+/// The name that a build's key pair is given.
+pub fn key_pair_name(build_id: BuildId) -> String {
+    format!("ciab-{build_id}")
+}
+
+/// Those of `found` that are the build's own, each with its proof. Everything else is somebody else's.
+pub fn owned(
+    found: &[Resource],
+    stack: &str,
+    build_id: BuildId,
+    began: Timestamp,
+    ledger: &Ledger,
+) -> Vec<(Resource, Proof)> {
+    let id = build_id.to_string();
+    let mut ours: Vec<(Resource, Proof)> = Vec::new();
+    let mut known: BTreeSet<&str> = BTreeSet::new();
+    // Three times over the list, so that a snapshot finds its AMI, which found its instance, in whatever order they came.
+    for _ in 0..3 {
+        for resource in found {
+            if known.contains(resource.id.as_str()) {
+                continue;
+            }
+            if let Some(proof) = proof(resource, stack, build_id, &id, began, ledger, &known) {
+                known.insert(resource.id.as_str());
+                ours.push((resource.clone(), proof));
+            }
+        }
+    }
+    ours.sort_by(|a, b| (a.0.kind, &a.0.id).cmp(&(b.0.kind, &b.0.id)));
+    ours
+}
+
+fn proof(
+    resource: &Resource,
+    stack: &str,
+    build_id: BuildId,
+    id: &str,
+    began: Timestamp,
+    ledger: &Ledger,
+    known: &BTreeSet<&str>,
+) -> Option<Proof> {
+    let owner = (resource.tags.get(tag::STACK), resource.tags.get(tag::BUILD_ID));
+    match owner {
+        (Some(tagged_stack), Some(tagged_build)) => {
+            return (tagged_stack == stack && tagged_build == id).then_some(Proof::Tag);
+        }
+        // Half an owner is another's mark, or a mistake: either way not a proof.
+        (Some(_), None) | (None, Some(_)) => return None,
+        (None, None) => {}
+    }
+    if resource.kind == ResourceKind::KeyPair && resource.id == key_pair_name(build_id) {
+        return Some(Proof::Name);
+    }
+    // What is older than the build cannot be the build's, whatever a ledger says.
+    if resource.created_at.is_some_and(|at| at < began) {
+        return None;
+    }
+    let by_packer = match resource.kind {
+        ResourceKind::SecurityGroup => {
+            resource.name.starts_with("packer_") && resource.description == PACKER_GROUP_DESCRIPTION
+        }
+        ResourceKind::KeyPair => resource.id.starts_with("packer_"),
+        ResourceKind::Instance | ResourceKind::Volume | ResourceKind::Image | ResourceKind::Snapshot => false,
+    };
+    let has_own_parent = resource.parents.iter().any(|parent| known.contains(parent.as_str()));
+    let all_parents_own = resource.parents.iter().all(|parent| known.contains(parent.as_str()));
+    match resource.kind {
+        ResourceKind::SecurityGroup if by_packer => {
+            let in_ledger = ledger.security_groups.contains(&resource.id)
+                || ledger.security_groups.contains(&resource.name);
+            if has_own_parent && all_parents_own {
+                Some(Proof::Parent)
+            } else if in_ledger && all_parents_own {
+                Some(Proof::Ledger)
+            } else {
+                None
+            }
+        }
+        ResourceKind::KeyPair if by_packer && ledger.key_pairs.contains(&resource.id) => Some(Proof::Ledger),
+        ResourceKind::Image | ResourceKind::Snapshot | ResourceKind::Volume if has_own_parent => Some(Proof::Parent),
+        ResourceKind::Instance
+        | ResourceKind::Volume
+        | ResourceKind::SecurityGroup
+        | ResourceKind::KeyPair
+        | ResourceKind::Image
+        | ResourceKind::Snapshot => None,
+    }
+}
+
+/// Ids by kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ByKind {
+    /// Instance ids.
+    pub instances: BTreeSet<String>,
+    /// Volume ids.
+    pub volumes: BTreeSet<String>,
+    /// Security group ids.
+    pub security_groups: BTreeSet<String>,
+    /// Key pair names.
+    pub key_pairs: BTreeSet<String>,
+    /// AMI ids.
+    pub images: BTreeSet<String>,
+    /// Snapshot ids.
+    pub snapshots: BTreeSet<String>,
+}
+
+impl ByKind {
+    /// Adds one.
+    pub fn insert(&mut self, resource: &Resource) {
+        let set = match resource.kind {
+            ResourceKind::Instance => &mut self.instances,
+            ResourceKind::Volume => &mut self.volumes,
+            ResourceKind::SecurityGroup => &mut self.security_groups,
+            ResourceKind::KeyPair => &mut self.key_pairs,
+            ResourceKind::Image => &mut self.images,
+            ResourceKind::Snapshot => &mut self.snapshots,
+        };
+        set.insert(resource.id.clone());
+    }
+
+    /// Those that are not in `other`.
+    pub fn without(&self, other: &Self) -> Self {
+        Self {
+            instances: &self.instances - &other.instances,
+            volumes: &self.volumes - &other.volumes,
+            security_groups: &self.security_groups - &other.security_groups,
+            key_pairs: &self.key_pairs - &other.key_pairs,
+            images: &self.images - &other.images,
+            snapshots: &self.snapshots - &other.snapshots,
+        }
+    }
+}
+
+/// The clean-up proof: what was found after a build and what of that is gone. Equal when all is clean.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Leftovers {
+    /// Found after the build stopped.
+    pub found: ByKind,
+    /// Seen to be gone.
+    pub removed: ByKind,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUILD: &str = "550e8400-e29b-41d4-a716-446655440000";
+
+    fn thing(kind: ResourceKind, id: &str) -> Resource {
+        Resource {
+            kind,
+            id: id.into(),
+            going: false,
+            tags: BTreeMap::new(),
+            name: String::new(),
+            description: String::new(),
+            created_at: None,
+            parents: BTreeSet::new(),
+            snapshots: BTreeSet::new(),
+        }
+    }
+
+    fn tagged(mut resource: Resource, stack: &str, build: &str) -> Resource {
+        resource.tags.insert(tag::STACK.into(), stack.into());
+        resource.tags.insert(tag::BUILD_ID.into(), build.into());
+        resource
+    }
+
+    fn child(mut resource: Resource, parent: &str) -> Resource {
+        resource.parents.insert(parent.into());
+        resource
+    }
+
+    fn packer_group(id: &str) -> Resource {
+        let mut group = thing(ResourceKind::SecurityGroup, id);
+        group.name = "packer_1".into();
+        group.description = PACKER_GROUP_DESCRIPTION.into();
+        group
+    }
+
+    fn ids(found: &[Resource], ledger: &Ledger) -> Vec<String> {
+        let began = "2026-03-25T14:30:00Z".parse().unwrap();
+        owned(found, "prod", BUILD.parse().unwrap(), began, ledger).into_iter().map(|(r, _)| r.id).collect()
+    }
+
+    #[test]
+    fn tags_prove_ownership_only_together_and_only_ours() {
+        let found = [
+            tagged(thing(ResourceKind::Instance, "i-ours"), "prod", BUILD),
+            tagged(thing(ResourceKind::Instance, "i-other-stack"), "staging", BUILD),
+            tagged(thing(ResourceKind::Instance, "i-other-build"), "prod", "0"),
+            thing(ResourceKind::Instance, "i-untagged"),
+        ];
+        assert_eq!(ids(&found, &Ledger::default()), ["i-ours"]);
+    }
+
+    #[test]
+    fn a_foreign_packers_key_pair_and_group_stay() {
+        let found = [thing(ResourceKind::KeyPair, "packer_abc"), packer_group("sg-foreign")];
+        assert!(ids(&found, &Ledger::default()).is_empty());
+    }
+
+    #[test]
+    fn our_key_pair_is_known_by_the_build_id_in_its_name() {
+        let found = [thing(ResourceKind::KeyPair, &format!("ciab-{BUILD}")), thing(ResourceKind::KeyPair, "ciab-other")];
+        assert_eq!(ids(&found, &Ledger::default()), [format!("ciab-{BUILD}")]);
+    }
+
+    #[test]
+    fn a_chain_from_a_tagged_instance_leads_to_its_group_image_and_snapshot() {
+        let found = [
+            child(thing(ResourceKind::Snapshot, "snap-1"), "ami-1"),
+            child(thing(ResourceKind::Image, "ami-1"), "i-ours"),
+            child(packer_group("sg-1"), "i-ours"),
+            tagged(thing(ResourceKind::Instance, "i-ours"), "prod", BUILD),
+        ];
+        assert_eq!(ids(&found, &Ledger::default()), ["i-ours", "sg-1", "ami-1", "snap-1"]);
+    }
+
+    #[test]
+    fn a_group_that_somebody_else_uses_too_stays() {
+        let mut group = child(packer_group("sg-1"), "i-ours");
+        group.parents.insert("i-foreign".into());
+        let found = [group, tagged(thing(ResourceKind::Instance, "i-ours"), "prod", BUILD)];
+        let ledger = Ledger { security_groups: ["sg-1".into()].into(), ..Ledger::default() };
+        assert_eq!(ids(&found, &ledger), ["i-ours"]);
+    }
+
+    #[test]
+    fn the_ledger_alone_condemns_no_instance_volume_image_or_own_group() {
+        let mut own_group = thing(ResourceKind::SecurityGroup, "sg-web");
+        own_group.name = "web".into();
+        let found = [
+            thing(ResourceKind::Instance, "i-victim"),
+            thing(ResourceKind::Volume, "vol-victim"),
+            thing(ResourceKind::Image, "ami-victim"),
+            thing(ResourceKind::KeyPair, "admin"),
+            own_group,
+        ];
+        let ledger = Ledger {
+            instances: ["i-victim".into()].into(),
+            volumes: ["vol-victim".into()].into(),
+            images: ["ami-victim".into()].into(),
+            key_pairs: ["admin".into()].into(),
+            security_groups: ["sg-web".into()].into(),
+            snapshots: BTreeSet::new(),
+        };
+        assert!(ids(&found, &ledger).is_empty());
+    }
+
+    #[test]
+    fn what_is_older_than_the_build_is_not_its_own() {
+        let mut image = child(thing(ResourceKind::Image, "ami-old"), "i-ours");
+        image.created_at = Some("2020-01-01T00:00:00Z".parse().unwrap());
+        let found = [image, tagged(thing(ResourceKind::Instance, "i-ours"), "prod", BUILD)];
+        assert_eq!(ids(&found, &Ledger::default()), ["i-ours"]);
+    }
+
+    #[test]
+    fn a_group_in_the_ledger_with_packers_marks_is_ours() {
+        let ledger = Ledger { security_groups: ["packer_1".into()].into(), ..Ledger::default() };
+        assert_eq!(ids(&[packer_group("sg-1")], &ledger), ["sg-1"]);
+    }
+}

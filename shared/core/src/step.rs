@@ -1,0 +1,98 @@
+//! What every step of a build shares: its errors, by the names that the state machine matches, and the one way in which
+//! a record is changed.
+//!
+//! Must never decide anything about a build: that is `life.rs`.
+
+use crate::build::{BuildRecord, NotAllowed};
+use crate::ids::BuildId;
+use crate::ports::{PortError, Records, Write};
+
+/// How often a change is tried again because somebody else wrote first.
+const CONFLICTS: usize = 5;
+
+/// Why a step did not do its work. [`StepError::name`] is what `infra/build-image.asl.json` matches in `ErrorEquals`.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The template cannot be built; the message is for its author.
+    #[error("{0}")]
+    TemplateRejected(String),
+    /// There is no such build.
+    #[error("there is no build {0}")]
+    BuildMissing(BuildId),
+    /// The build has ended, or fails already: there is nothing left to do for this step.
+    #[error("the build goes no further: {0}")]
+    BuildEnded(#[from] NotAllowed),
+    /// The AMI is not available yet.
+    #[error("the image {0} is not available yet")]
+    ImageNotReady(String),
+    /// What Packer made is not the image that was asked for.
+    #[error("{0}")]
+    ImageRejected(String),
+    /// Something of the build is left and takes its time.
+    #[error("{0} things are left of the build: they are tried again")]
+    LeftoversRemain(usize),
+    /// Two writers kept getting in each other's way.
+    #[error("the build's record kept changing under this step")]
+    RecordContended,
+    /// An outside system did not do what was asked.
+    #[error(transparent)]
+    Port(#[from] PortError),
+}
+
+impl StepError {
+    /// Every name that [`StepError::name`] may answer with.
+    pub const NAMES: [&str; 9] = [
+        "TemplateRejected",
+        "BuildMissing",
+        "BuildEnded",
+        "ImageNotReady",
+        "ImageRejected",
+        "LeftoversRemain",
+        "RecordContended",
+        "ServiceUnavailable",
+        "ServiceRefused",
+    ];
+
+    /// The error's name in the state machine.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::TemplateRejected(_) => "TemplateRejected",
+            Self::BuildMissing(_) => "BuildMissing",
+            Self::BuildEnded(_) => "BuildEnded",
+            Self::ImageNotReady(_) => "ImageNotReady",
+            Self::ImageRejected(_) => "ImageRejected",
+            Self::LeftoversRemain(_) => "LeftoversRemain",
+            Self::RecordContended => "RecordContended",
+            Self::Port(PortError::Unavailable { .. }) => "ServiceUnavailable",
+            Self::Port(PortError::Refused { .. } | PortError::Unreadable { .. }) => "ServiceRefused",
+        }
+    }
+}
+
+/// Reads a build's record, changes it and writes it; again from the start where somebody else wrote in between. A change
+/// that changes nothing writes nothing.
+///
+/// # Errors
+/// Those of `change`; `BuildMissing`; what the records answer.
+pub async fn update(
+    records: &dyn Records,
+    id: BuildId,
+    change: impl Fn(&mut BuildRecord) -> Result<(), NotAllowed>,
+) -> Result<BuildRecord, StepError> {
+    for _ in 0..CONFLICTS {
+        let before = records.build(id).await?.ok_or(StepError::BuildMissing(id))?;
+        let mut record = before.clone();
+        change(&mut record)?;
+        if record == before {
+            return Ok(record);
+        }
+        match records.replace(&record).await? {
+            Write::Done => {
+                record.revision += 1;
+                return Ok(record);
+            }
+            Write::Conflict => {}
+        }
+    }
+    Err(StepError::RecordContended)
+}

@@ -1,0 +1,17 @@
+//! What every function needs: tracing, settings from the environment, HTTP events to the domain's requests, errors to
+//! answers.
+//!
+//! Must never decide anything: a handler in here only translates.
+
+#![warn(missing_docs)]
+
+mod environment;
+mod http;
+mod task;
+mod tracing_setup;
+
+pub use environment::{settings, variable};
+pub use http::{serve_authorizer, serve_http};
+pub use lambda_runtime::Error;
+pub use task::serve_task;
+pub use tracing_setup::start_tracing;
