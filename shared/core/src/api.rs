@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::ids::InvalidName;
-use crate::ports::PortError;
+use crate::ports::{INVALID_NEXT_TOKEN, PortError};
 
 /// A request that was routed to a function.
 #[derive(Debug, Clone, Default)]
@@ -215,6 +215,9 @@ impl From<PortError> for ApiError {
                 advice: "check that the stack's role may do this",
                 source: Box::new(error),
             },
+            PortError::Refused { code, .. } if code == INVALID_NEXT_TOKEN => Self::InvalidRequest(
+                "`next_token` is not one that this service gave: leave it out to start from the beginning".into(),
+            ),
             PortError::Refused { .. } | PortError::Unreadable { .. } => Self::Internal(Box::new(error)),
         }
     }

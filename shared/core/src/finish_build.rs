@@ -3,28 +3,18 @@
 //! A build says `succeeded` only here, and only of an AMI that EC2 calls `available`, in the region asked for, with this
 //! build's tags.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::build::{BuildRecord, BuildStatus};
 use crate::ids::{BuildId, ImageId, Region};
 use crate::image::{ImageRecord, ImageStatus};
-use crate::ports::{CloudImage, Records, Write};
+use crate::ports::{CloudImage, Write};
 use crate::resource::tag;
 use crate::step::StepError;
-use crate::tear_down::{self, tear_down};
+use crate::tear_down::{Deps, tear_down};
 
 /// The tag of an image that was made by a local stack that could not host instances.
 const PROVISIONED: &str = "ciab:provisioned";
-
-/// What it needs.
-pub struct Deps {
-    /// Build and image records.
-    pub records: Arc<dyn Records>,
-    /// What a tear-down needs.
-    pub tear_down: tear_down::Deps,
-}
 
 /// An AMI that Packer says it made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,14 +54,14 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
     if record.status == BuildStatus::Succeeded && record.image_id.as_ref() == Some(&image_id) {
         return Ok(Output { image_id });
     }
-    let images = deps.tear_down.cloud.images(&record.region, std::slice::from_ref(&image_id)).await?;
+    let images = deps.cloud.images(&record.region, std::slice::from_ref(&image_id)).await?;
     let image = images.into_iter().next();
-    let image = verified(&deps.tear_down.stack, &record, &image_id, image)?;
-    record.succeed(image_id.clone(), deps.tear_down.clock.now())?;
+    let image = verified(&deps.stack, &record, &image_id, image)?;
+    record.succeed(image_id.clone(), deps.clock.now())?;
     let image = image_record(&record, image);
 
     // A look that fails does not make the image worse: the record stays active, and the poller looks again.
-    if let Err(error) = tear_down(&deps.tear_down, &mut record).await {
+    if let Err(error) = tear_down(deps, &mut record).await {
         tracing::warn!(build_id = %id, error = &error as &dyn std::error::Error, "leftovers not looked for yet");
     }
     match deps.records.replace_with_images(&record, &[image]).await? {

@@ -53,6 +53,9 @@ pub enum PortError {
     },
 }
 
+/// The code of [`PortError::Refused`] for a `next` that no listing gave.
+pub const INVALID_NEXT_TOKEN: &str = "InvalidNextToken";
+
 /// The time of day. The only source of it.
 pub trait Clock: Send + Sync {
     /// Now, UTC.

@@ -3,12 +3,10 @@
 //!
 //! Everything that can be wrong with a template without running it is found here, before anything is paid for.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::build::BuildRecord;
 use crate::build_image::BuildInput;
@@ -18,7 +16,7 @@ use crate::ports::{Clock, ObjectStore, PortError, Records};
 use crate::resource::{key_pair_name, tag};
 use crate::settings::Settings;
 use crate::step::{StepError, update};
-use ciab_template::{Bundle, TagOptions, TemplateSource};
+use ciab_template::{ArchivedFile, StandardValues, TagOptions, TemplateSource, VARIABLES_FILE};
 
 /// What it needs.
 pub struct Deps {
@@ -47,6 +45,9 @@ pub struct Output {
     /// Seconds after which the state machine stops waiting for the runner: the runner stops by itself before.
     pub run_packer_timeout_secs: i64,
 }
+
+/// The folder inside of the bundle that Packer is run in.
+pub const TEMPLATE_FOLDER: &str = "template/";
 
 /// Where a build's bundle stands in the bucket.
 pub fn bundle_key(id: BuildId) -> String {
@@ -101,53 +102,40 @@ struct Prepared {
 }
 
 fn prepare(settings: &Settings, record: &BuildRecord, input: &BuildInput) -> Result<Prepared, StepError> {
-    let rejected = |error: &dyn std::fmt::Display| StepError::TemplateRejected(error.to_string());
-    let authored = resolve(input)?;
+    let authored = input.template.source.resolve(input.template.inline.as_deref()).map_err(rejected)?;
     let digest = authored.digest();
-    let declared = ciab_template::declared_variables(&authored).map_err(|error| rejected(&error))?;
+    let declared = ciab_template::read(&authored).map_err(rejected)?.variables;
 
-    let mut given = input.variables.clone();
+    ciab_template::check_variables(&declared, &input.variables).map_err(rejected)?;
+    let mut variables = input.variables.clone();
     if matches!(input.template.source, TemplateSource::Builtin { .. }) {
-        for (name, value) in &settings.template_variables {
-            if declared.iter().any(|variable| &variable.name == name) {
-                given.entry(name.clone()).or_insert_with(|| value.clone());
-            }
-        }
+        variables = ciab_template::fill_in(&declared, &variables, &settings.template_variables);
     }
-    let standard = standard_values(record, &digest);
-    ciab_template::check_variables(&declared, &given, &standard).map_err(|error| rejected(&error))?;
-    let variables = ciab_template::with_standard_values(&declared, given, &standard);
+    variables = ciab_template::standard_values(&declared, &variables, &standard_values(record, &digest));
 
-    let tagged = ciab_template::tag(&authored, &tag_options(settings, record, &digest)).map_err(|error| rejected(&error))?;
-    let archive = tagged.to_tar_gz(&variables).map_err(|error| rejected(&error))?;
+    let tagged = ciab_template::tag(&authored, &tag_options(settings, record, &digest)).map_err(rejected)?;
+    let variables_file = ArchivedFile {
+        path: VARIABLES_FILE.to_owned(),
+        bytes: ciab_template::variables_file(&variables),
+        mode: 0o600,
+    };
+    let archive = tagged.to_tar_gz(TEMPLATE_FOLDER, &[variables_file]).map_err(rejected)?;
     Ok(Prepared { digest, archive })
 }
 
-fn resolve(input: &BuildInput) -> Result<Bundle, StepError> {
-    match &input.template.source {
-        TemplateSource::Builtin { name } => ciab_template::builtin(name).ok_or_else(|| {
-            StepError::TemplateRejected(format!("there is no builtin template `{name}` in this version"))
-        }),
-        TemplateSource::Inline => {
-            let text = input.template.inline.as_deref().unwrap_or_default();
-            Ok(Bundle::inline(text))
-        }
-    }
+fn rejected(error: impl std::error::Error) -> StepError {
+    StepError::TemplateRejected(error.to_string())
 }
 
-/// Values that a template gets where it declares a variable of that name and the caller set none.
-fn standard_values(record: &BuildRecord, digest: &str) -> BTreeMap<String, Value> {
-    let mut values = BTreeMap::from([
-        ("provider".to_owned(), Value::from(record.provider.as_str())),
-        ("region".to_owned(), Value::from(record.region.as_str())),
-        ("instance_type".to_owned(), Value::from(record.instance_type.as_str())),
-        ("ciab_build_id".to_owned(), Value::from(record.build_id.to_string())),
-        ("ciab_template_digest".to_owned(), Value::from(digest)),
-    ]);
-    if let Some(subnet) = &record.subnet_id {
-        values.insert("subnet_id".to_owned(), Value::from(subnet.as_str()));
+fn standard_values(record: &BuildRecord, digest: &str) -> StandardValues {
+    StandardValues {
+        provider: record.provider.to_string(),
+        region: record.region.to_string(),
+        instance_type: record.instance_type.clone(),
+        subnet_id: record.subnet_id.clone(),
+        build_id: record.build_id.to_string(),
+        template_digest: digest.to_owned(),
     }
-    values
 }
 
 fn tag_options(settings: &Settings, record: &BuildRecord, digest: &str) -> TagOptions {
@@ -165,6 +153,6 @@ fn tag_options(settings: &Settings, record: &BuildRecord, digest: &str) -> TagOp
         image_tags: record.tags.clone(),
         packer_version: settings.packer_version,
         endpoint: settings.aws_endpoint.clone(),
-        temporary_key_pair_name: key_pair_name(record.build_id),
+        temporary_key_pair_name: Some(key_pair_name(record.build_id)),
     }
 }

@@ -13,7 +13,7 @@ use crate::api::ApiError;
 use crate::build::RunnerKind;
 use crate::ids::{Provider, Region, shown};
 use crate::settings::Settings;
-use ciab_template::{SourceError, TemplateSource};
+use ciab_template::{SubmittedTemplate, TemplateSource, TemplateSourceError};
 
 /// Seconds that a build may be given: CodeBuild ends every build after eight hours.
 pub const TIMEOUT_SECS: RangeInclusive<u32> = 30..=28_800;
@@ -301,12 +301,12 @@ impl<'a> Fields<'a> {
     fn template(&self, settings: &Settings) -> Result<RequestedTemplate, ApiError> {
         let by_source = match self.text("template_source")? {
             None => None,
-            Some(text) => Some(RequestedTemplate { source: parse_source(text)?, inline: None }),
+            Some(text) => {
+                let source = text.parse().map_err(source_error)?;
+                Some(RequestedTemplate { source, inline: None })
+            }
         };
-        let by_object = match self.object("template")? {
-            None => None,
-            Some(map) => Some(template_object(map)?),
-        };
+        let by_object = self.get("template").map(template_object).transpose()?;
         match (by_source, by_object) {
             (Some(one), Some(other)) if one != other => Err(invalid(
                 "`template_source` and `template` name different templates: they are two forms of one field, send one",
@@ -325,45 +325,29 @@ fn valid_variable_name(name: &str) -> bool {
         && !name.is_empty()
 }
 
-fn parse_source(text: &str) -> Result<TemplateSource, ApiError> {
-    TemplateSource::parse(text).map_err(|error| match error {
-        SourceError::UnknownBuiltin { .. } => ApiError::TemplateSourceNotFound(error.to_string()),
-        _ => invalid(error.to_string()),
-    })
+fn source_error(error: TemplateSourceError) -> ApiError {
+    match error {
+        TemplateSourceError::NotFound { .. } => ApiError::TemplateSourceNotFound(error.to_string()),
+        TemplateSourceError::Unknown { .. }
+        | TemplateSourceError::NotSupportedYet { .. }
+        | TemplateSourceError::Object { .. }
+        | TemplateSourceError::FilePath
+        | TemplateSourceError::ContentMissing => invalid(error.to_string()),
+    }
 }
 
 /// The form in which CIAB's own client sends a template.
-fn template_object(map: &Map<String, Value>) -> Result<RequestedTemplate, ApiError> {
-    let fields = Fields(map);
-    let needed = |name: &str| {
-        fields.text(name)?.ok_or_else(|| invalid(format!("`template.{name}` is missing")))
-    };
-    match needed("type")? {
-        "builtin" => {
-            refuse_unknown("field of `template`", map, &["type", "name"])?;
-            let source = parse_source(&format!("builtin://{}", needed("name")?))?;
-            Ok(RequestedTemplate { source, inline: None })
-        }
-        "inline" => {
-            refuse_unknown("field of `template`", map, &["type", "content"])?;
-            let content = needed("content")?;
-            if content.len() > INLINE_TEMPLATE_BYTES {
-                return Err(ApiError::PayloadTooLarge(format!(
-                    "the inline template has {} bytes: at most {INLINE_TEMPLATE_BYTES} are allowed",
-                    content.len()
-                )));
-            }
-            Ok(RequestedTemplate { source: TemplateSource::Inline, inline: Some(content.to_owned()) })
-        }
-        "file_path" => Err(invalid(
-            "`template.type` is `file_path`, but this service can't read the caller's disk: use `ciab image build \
-             --template <file>`, which sends the file along, or send its text as {\"type\": \"inline\", \"content\": …}",
-        )),
-        other => Err(invalid(format!(
-            "`{}` is not a type of template: allowed are builtin, inline",
-            shown(other)
-        ))),
+fn template_object(object: &Value) -> Result<RequestedTemplate, ApiError> {
+    let submitted = SubmittedTemplate::from_object(object).map_err(source_error)?;
+    if let Some(content) = &submitted.content
+        && content.len() > INLINE_TEMPLATE_BYTES
+    {
+        return Err(ApiError::PayloadTooLarge(format!(
+            "the inline template has {} bytes: at most {INLINE_TEMPLATE_BYTES} are allowed",
+            content.len()
+        )));
     }
+    Ok(RequestedTemplate { source: submitted.source, inline: submitted.content })
 }
 
 #[cfg(test)]
@@ -430,11 +414,11 @@ mod tests {
             (json!({"provider": "codex", "tags": {"a": 1}}), "invalid_request", "must be a string"),
             (json!({"provider": "codex", "template_source": "builtin://nope"}), "template_source_not_found", "default-ec2"),
             (json!({"provider": "codex", "template_source": "ftp://x"}), "invalid_request", "builtin://"),
-            (json!({"provider": "codex", "template": {"type": "builtin"}}), "invalid_request", "template.name"),
+            (json!({"provider": "codex", "template": {"type": "builtin"}}), "invalid_request", "`name` is missing"),
             (json!({"provider": "codex", "template": {"type": "file_path", "path": "/x"}}), "invalid_request", "inline"),
             (
                 json!({"provider": "codex", "template_source": "builtin://default-ec2",
-                       "template": {"type": "inline", "content": ""}}),
+                       "template": {"type": "inline", "content": "locals {}"}}),
                 "invalid_request",
                 "different templates",
             ),

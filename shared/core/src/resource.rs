@@ -80,7 +80,7 @@ pub struct Resource {
 pub enum Proof {
     /// It carries the stack's and the build's tag.
     Tag,
-    /// It is the key pair whose name holds the build's id.
+    /// It is a key pair whose name begins with the build's own: the build's id is a UUID.
     Name,
     /// It carries no owner's tag, and came from something that is the build's own.
     Parent,
@@ -91,7 +91,7 @@ pub enum Proof {
 /// The description that Packer gives its security groups.
 const PACKER_GROUP_DESCRIPTION: &str = "Temporary group for Packer";
 
-/// The name that a build's key pair is given.
+/// The name that a build's key pair is given; where a template has several sources, theirs begin with it.
 pub fn key_pair_name(build_id: BuildId) -> String {
     format!("ciab-{build_id}")
 }
@@ -141,7 +141,7 @@ fn proof(
         (Some(_), None) | (None, Some(_)) => return None,
         (None, None) => {}
     }
-    if resource.kind == ResourceKind::KeyPair && resource.id == key_pair_name(build_id) {
+    if resource.kind == ResourceKind::KeyPair && resource.id.starts_with(&key_pair_name(build_id)) {
         return Some(Proof::Name);
     }
     // What is older than the build cannot be the build's, whatever a ledger says.

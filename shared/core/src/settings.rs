@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::Region;
 use crate::request::{TIMEOUT_SECS, valid_instance_type, valid_subnet_id};
-use ciab_template::{PackerVersion, TemplateSource};
+use ciab_template::{PackerVersion, TemplateSource, TemplateSourceError};
 
 /// The settings of the functions.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,8 +107,9 @@ impl Settings {
             })?;
 
         let source = required("CIAB_TEMPLATE_SOURCE")?;
-        let template_source = TemplateSource::parse(&source)
-            .map_err(|error| impossible("CIAB_TEMPLATE_SOURCE", &source, &error.to_string()))?;
+        let template_source = source
+            .parse()
+            .map_err(|error: TemplateSourceError| impossible("CIAB_TEMPLATE_SOURCE", &source, &error.to_string()))?;
         let version = required("CIAB_PACKER_VERSION")?;
         let packer_version = version.parse().map_err(|_| {
             impossible("CIAB_PACKER_VERSION", &version, "a version such as 1.11.2 is expected")

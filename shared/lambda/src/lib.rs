@@ -9,9 +9,12 @@ mod environment;
 mod http;
 mod task;
 mod tracing_setup;
+mod wiring;
 
 pub use environment::{settings, variable};
 pub use http::{serve_authorizer, serve_http};
 pub use lambda_runtime::Error;
+pub use serde::de::IgnoredAny as Ignored;
 pub use task::serve_task;
 pub use tracing_setup::start_tracing;
+pub use wiring::tear_down_deps;
