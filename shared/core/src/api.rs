@@ -120,7 +120,9 @@ pub enum ApiError {
     #[error("the content type `{0}` is not supported: send application/json")]
     UnsupportedMediaType(String),
     /// The idempotency key was used with another request.
-    #[error("the Idempotency-Key was used before with another request: use a new key, or send the same request again")]
+    #[error(
+        "the Idempotency-Key was used before with another request: use a new key, or send the same request again"
+    )]
     IdempotencyConflict,
     /// EC2 refused.
     #[error("EC2 refused the request ({code}): {advice}")]
@@ -216,7 +218,8 @@ impl From<PortError> for ApiError {
                 source: Box::new(error),
             },
             PortError::Refused { code, .. } if code == INVALID_NEXT_TOKEN => Self::InvalidRequest(
-                "`next_token` is not one that this service gave: leave it out to start from the beginning".into(),
+                "`next_token` is not one that this service gave: leave it out to start from the beginning"
+                    .into(),
             ),
             PortError::Refused { .. } | PortError::Unreadable { .. } => Self::Internal(Box::new(error)),
         }

@@ -43,10 +43,19 @@ mod tests {
     #[test]
     fn only_the_right_key_in_the_right_form_opens() {
         // SHA-256 of "key", from `printf key | sha256sum`.
-        let hash: KeyHash = "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683".parse().unwrap();
+        let hash: KeyHash =
+            "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683".parse().unwrap();
         assert!(is_authorized(Some("Bearer key"), &hash));
         assert!(is_authorized(Some("bearer key"), &hash));
-        for wrong in [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer Key"), Some("Basic key"), Some("key")] {
+        for wrong in [
+            None,
+            Some(""),
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Bearer Key"),
+            Some("Basic key"),
+            Some("key"),
+        ] {
             assert!(!is_authorized(wrong, &hash), "{wrong:?}");
         }
     }

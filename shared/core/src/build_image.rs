@@ -112,7 +112,12 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
 fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
     match request.headers.get("content-type") {
         None => Ok(()),
-        Some(given) if given.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) => {
+        Some(given)
+            if given
+                .split(';')
+                .next()
+                .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) =>
+        {
             Ok(())
         }
         Some(given) => Err(ApiError::UnsupportedMediaType(shown(given))),

@@ -101,21 +101,25 @@ pub fn failure(record: &BuildRecord, caught: &Caught) -> Failure {
         Err(_) => internal(stage),
     };
     match caught.error.as_str() {
-        "BuildTimedOut" => Failure { last_log_lines: runner_lines(caught), ..Failure::timed_out(record.timeout_secs) },
+        "BuildTimedOut" => {
+            Failure { last_log_lines: runner_lines(caught), ..Failure::timed_out(record.timeout_secs) }
+        }
         "States.Timeout" => Failure::timed_out(record.timeout_secs),
         "States.HeartbeatTimeout" => {
             Failure::of(Stage::RunPacker, "the build's runner gave no sign of life any more")
         }
-        "PackerFailed" | "TemplateInvalid" | "RunnerFailed" => match serde_json::from_str::<RunnerCause>(&caught.cause) {
-            Ok(cause) => Failure {
-                stage: Stage::RunPacker,
-                step: cause.step,
-                message: cause.message,
-                last_log_lines: cause.last_log_lines,
-                timed_out: false,
-            },
-            Err(_) => internal(Stage::RunPacker),
-        },
+        "PackerFailed" | "TemplateInvalid" | "RunnerFailed" => {
+            match serde_json::from_str::<RunnerCause>(&caught.cause) {
+                Ok(cause) => Failure {
+                    stage: Stage::RunPacker,
+                    step: cause.step,
+                    message: cause.message,
+                    last_log_lines: cause.last_log_lines,
+                    timed_out: false,
+                },
+                Err(_) => internal(Stage::RunPacker),
+            }
+        }
         "TemplateRejected" => told(Stage::PrepareBuild),
         "ImageNotReady" | "ImageRejected" => told(Stage::FinishBuild),
         _ => internal(stage),

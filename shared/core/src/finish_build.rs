@@ -72,7 +72,10 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
 
 fn wanted<'a>(record: &BuildRecord, artifacts: &'a [Artifact]) -> Result<&'a Artifact, StepError> {
     artifacts.iter().find(|artifact| artifact.region == record.region).ok_or_else(|| {
-        StepError::ImageRejected(format!("Packer made no AMI in {}, the region that was asked for", record.region))
+        StepError::ImageRejected(format!(
+            "Packer made no AMI in {}, the region that was asked for",
+            record.region
+        ))
     })
 }
 

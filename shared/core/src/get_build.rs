@@ -99,11 +99,13 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
     let offset = match request.query.get("offset") {
         None => 0,
         Some(text) => text.parse().map_err(|_| {
-            ApiError::InvalidRequest(format!("`offset` is `{}`: a line's number, from 0, is expected", shown(text)))
+            ApiError::InvalidRequest(format!(
+                "`offset` is `{}`: a line's number, from 0, is expected",
+                shown(text)
+            ))
         })?,
     };
-    let record =
-        deps.records.build(id).await?.ok_or_else(|| ApiError::BuildNotFound(id.to_string()))?;
+    let record = deps.records.build(id).await?.ok_or_else(|| ApiError::BuildNotFound(id.to_string()))?;
     if wants_log {
         HttpResponse::json(200, &read_log(deps, &record, offset).await?)
     } else {

@@ -92,7 +92,11 @@ impl FromStr for ImageId {
         if valid {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidName { what: "image id", given: shown(text), allowed: "an AMI id such as ami-0abcdef1234567890" })
+            Err(InvalidName {
+                what: "image id",
+                given: shown(text),
+                allowed: "an AMI id such as ami-0abcdef1234567890",
+            })
         }
     }
 }

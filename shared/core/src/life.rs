@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::build::{BuildRecord, BuildStatus, Failure, Stage};
 use crate::ledger::Ledger;
 use crate::ports::{ExecutionState, RunnerState};
-use crate::resource::{self, Resource, ResourceKind};
+use crate::resource::{self, Owner, Resource, ResourceKind};
 
 /// How long a queued build may wait for its execution before somebody else starts it.
 pub const DISPATCH_AFTER: SignedDuration = SignedDuration::from_secs(20);
@@ -89,10 +89,9 @@ fn queued(record: &BuildRecord, seen: &Observation, now: Timestamp) -> Vec<Actio
             Stage::PrepareBuild,
             "the build's execution ended before the build began",
         ))],
-        Some(ExecutionState::Running) if waited > START_GRACE => vec![Action::BeginCleanUp(Failure::of(
-            Stage::PrepareBuild,
-            "the build was not taken up in time",
-        ))],
+        Some(ExecutionState::Running) if waited > START_GRACE => {
+            vec![Action::BeginCleanUp(Failure::of(Stage::PrepareBuild, "the build was not taken up in time"))]
+        }
         Some(ExecutionState::Absent) => vec![Action::Dispatch],
         Some(ExecutionState::Running) => Vec::new(),
         None if waited > DISPATCH_AFTER => vec![Action::LookAtRunner],
@@ -107,7 +106,10 @@ fn building(record: &BuildRecord, seen: &Observation, now: Timestamp) -> Vec<Act
     if record.runner_id.is_none() {
         let began = record.started_at.unwrap_or(record.created_at);
         return if now.duration_since(began) > START_GRACE {
-            vec![Action::BeginCleanUp(Failure::of(Stage::StartRunner, "the build's runner was not started in time"))]
+            vec![Action::BeginCleanUp(Failure::of(
+                Stage::StartRunner,
+                "the build's runner was not started in time",
+            ))]
         } else {
             Vec::new()
         };
@@ -177,7 +179,14 @@ pub fn leftovers(record: &BuildRecord, found: &[Resource], stack: &str, ledger: 
             kept.extend(resource.snapshots.iter().map(String::as_str));
         }
     }
-    resource::owned(found, stack, record.build_id, record.created_at, ledger)
+    let owner = Owner {
+        stack,
+        build_id: record.build_id,
+        began: record.created_at,
+        ledger,
+        proven: &record.remaining,
+    };
+    resource::owned(found, &owner)
         .into_iter()
         .map(|(resource, _)| resource)
         .filter(|resource| !kept.contains(resource.id.as_str()))
@@ -286,7 +295,10 @@ mod tests {
     fn the_runner_goes_before_anything_is_deleted_or_called_clean() {
         let seen = Observation { resources: Some(vec![]), ..seen_runner(RunnerState::Running) };
         let now = time("2026-03-25T14:40:00Z");
-        assert_eq!(decide(&failing(), &seen, "prod", now), [Action::StopRunner("runner:1".into()), Action::Wait]);
+        assert_eq!(
+            decide(&failing(), &seen, "prod", now),
+            [Action::StopRunner("runner:1".into()), Action::Wait]
+        );
     }
 
     #[test]

@@ -50,7 +50,10 @@ async fn several(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, Api
     let limit = match request.query.get("limit") {
         None => 50,
         Some(text) => text.parse().ok().filter(|limit| (1..=100).contains(limit)).ok_or_else(|| {
-            ApiError::InvalidRequest(format!("`limit` is `{}`: a number from 1 to 100 is expected", shown(text)))
+            ApiError::InvalidRequest(format!(
+                "`limit` is `{}`: a number from 1 to 100 is expected",
+                shown(text)
+            ))
         })?,
     };
     let page =

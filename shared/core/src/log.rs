@@ -73,7 +73,9 @@ mod tests {
     fn the_chunk_that_holds_an_offset_is_found() {
         let id = "550e8400-e29b-41d4-a716-446655440000".parse().unwrap();
         let keys: Vec<String> = [0, 10, 25].map(|first| chunk_key(id, first)).into();
-        let found = |offset| -> Vec<u64> { chunks_from(&keys, offset).iter().filter_map(|key| first_line(key)).collect() };
+        let found = |offset| -> Vec<u64> {
+            chunks_from(&keys, offset).iter().filter_map(|key| first_line(key)).collect()
+        };
         assert_eq!(found(0), [0, 10, 25]);
         assert_eq!(found(9), [0, 10, 25]);
         assert_eq!(found(10), [10, 25]);
@@ -83,7 +85,11 @@ mod tests {
 
     #[test]
     fn a_chunk_is_read_as_it_was_written() {
-        let line = Line { at: "2026-03-25T14:30:00Z".parse().unwrap(), stream: "packer".into(), text: "a\nb \"c\"".into() };
+        let line = Line {
+            at: "2026-03-25T14:30:00Z".parse().unwrap(),
+            stream: "packer".into(),
+            text: "a\nb \"c\"".into(),
+        };
         assert_eq!(read_chunk(&write_chunk(&[line.clone(), line.clone()])), [line.clone(), line]);
         assert_eq!(read_chunk(b"{\"at\":\nx\n").len(), 2, "what cannot be read keeps its place");
     }

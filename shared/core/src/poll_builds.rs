@@ -77,7 +77,10 @@ pub async fn run(deps: &Deps) -> Result<Output, StepError> {
     match forget_images(deps).await {
         Ok(count) => output.forgotten_images = count,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "images could not be compared with EC2");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "images could not be compared with EC2"
+            );
         }
     }
     Ok(output)

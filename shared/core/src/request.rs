@@ -148,7 +148,11 @@ fn refuse_unknown(what: &str, fields: &Map<String, Value>, allowed: &[&str]) -> 
     match unknown.len() {
         0 => Ok(()),
         1 => Err(invalid(format!("unknown {what} {}: allowed are {}", unknown[0], allowed.join(", ")))),
-        _ => Err(invalid(format!("unknown {what}s {}: allowed are {}", unknown.join(", "), allowed.join(", ")))),
+        _ => Err(invalid(format!(
+            "unknown {what}s {}: allowed are {}",
+            unknown.join(", "),
+            allowed.join(", ")
+        ))),
     }
 }
 
@@ -181,7 +185,8 @@ pub fn valid_instance_type(text: &str) -> bool {
 /// Whether this looks like a subnet's id.
 pub fn valid_subnet_id(text: &str) -> bool {
     text.strip_prefix("subnet-").is_some_and(|digits| {
-        matches!(digits.len(), 8 | 17) && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        matches!(digits.len(), 8 | 17)
+            && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     })
 }
 
@@ -240,15 +245,17 @@ impl<'a> Fields<'a> {
         let Some(value) = self.get("timeout_secs") else {
             return Ok(settings.build_timeout_secs);
         };
-        value.as_u64().and_then(|secs| u32::try_from(secs).ok()).filter(|secs| TIMEOUT_SECS.contains(secs)).ok_or_else(
-            || {
+        value
+            .as_u64()
+            .and_then(|secs| u32::try_from(secs).ok())
+            .filter(|secs| TIMEOUT_SECS.contains(secs))
+            .ok_or_else(|| {
                 let (least, most) = (TIMEOUT_SECS.start(), TIMEOUT_SECS.end());
                 invalid(format!(
                     "`timeout_secs` is {}: a whole number of seconds from {least} to {most} is expected",
                     shown(&value.to_string())
                 ))
-            },
-        )
+            })
     }
 
     fn variables(&self) -> Result<BTreeMap<String, Value>, ApiError> {
@@ -261,7 +268,9 @@ impl<'a> Fields<'a> {
                 )));
             }
             if !matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_)) {
-                return Err(invalid(format!("the variable `{name}` must be a string, a number, true or false")));
+                return Err(invalid(format!(
+                    "the variable `{name}` must be a string, a number, true or false"
+                )));
             }
             variables.insert(name.clone(), value.clone());
         }
@@ -282,7 +291,10 @@ impl<'a> Fields<'a> {
                 )));
             }
             if key.is_empty() || key.chars().count() > 128 || key.chars().any(char::is_control) {
-                return Err(invalid(format!("the tag key `{}` must have 1 to 128 printable characters", shown(key))));
+                return Err(invalid(format!(
+                    "the tag key `{}` must have 1 to 128 printable characters",
+                    shown(key)
+                )));
             }
             if value.chars().count() > 256 || value.chars().any(char::is_control) {
                 return Err(invalid(format!(
@@ -377,7 +389,8 @@ mod tests {
 
     #[test]
     fn both_shapes_mean_the_same() {
-        let documented = json!({"provider": "gemini", "template_source": "builtin://default-ec2", "region": null});
+        let documented =
+            json!({"provider": "gemini", "template_source": "builtin://default-ec2", "region": null});
         let clients = json!({
             "agent_provider": "gemini", "template": {"type": "builtin", "name": "default-ec2"}, "template_source": null
         });
@@ -412,10 +425,22 @@ mod tests {
             (json!({"provider": "codex", "tags": {"ciab:stack": "x"}}), "invalid_request", "reserved"),
             (json!({"provider": "codex", "tags": {"AWS:x": "x"}}), "invalid_request", "reserved"),
             (json!({"provider": "codex", "tags": {"a": 1}}), "invalid_request", "must be a string"),
-            (json!({"provider": "codex", "template_source": "builtin://nope"}), "template_source_not_found", "default-ec2"),
+            (
+                json!({"provider": "codex", "template_source": "builtin://nope"}),
+                "template_source_not_found",
+                "default-ec2",
+            ),
             (json!({"provider": "codex", "template_source": "ftp://x"}), "invalid_request", "builtin://"),
-            (json!({"provider": "codex", "template": {"type": "builtin"}}), "invalid_request", "`name` is missing"),
-            (json!({"provider": "codex", "template": {"type": "file_path", "path": "/x"}}), "invalid_request", "inline"),
+            (
+                json!({"provider": "codex", "template": {"type": "builtin"}}),
+                "invalid_request",
+                "`name` is missing",
+            ),
+            (
+                json!({"provider": "codex", "template": {"type": "file_path", "path": "/x"}}),
+                "invalid_request",
+                "inline",
+            ),
             (
                 json!({"provider": "codex", "template_source": "builtin://default-ec2",
                        "template": {"type": "inline", "content": "locals {}"}}),
@@ -432,7 +457,10 @@ mod tests {
     #[test]
     fn a_body_that_is_no_json_object_is_refused() {
         for body in ["", "not json", "[]", "\"x\"", "{\"provider\": \"codex\""] {
-            assert_eq!(BuildRequest::read(body.as_bytes(), &settings()).unwrap_err().code(), "invalid_request");
+            assert_eq!(
+                BuildRequest::read(body.as_bytes(), &settings()).unwrap_err().code(),
+                "invalid_request"
+            );
         }
     }
 

@@ -82,7 +82,7 @@ pub enum Proof {
     Tag,
     /// It is a key pair whose name begins with the build's own: the build's id is a UUID.
     Name,
-    /// It carries no owner's tag, and came from something that is the build's own.
+    /// It carries no owner's tag, and comes from something that is, or was at an earlier look, the build's own.
     Parent,
     /// It carries no owner's tag, has the name and description that Packer gives, and stands in the build's ledger.
     Ledger,
@@ -96,24 +96,33 @@ pub fn key_pair_name(build_id: BuildId) -> String {
     format!("ciab-{build_id}")
 }
 
-/// Those of `found` that are the build's own, each with its proof. Everything else is somebody else's.
-pub fn owned(
-    found: &[Resource],
-    stack: &str,
-    build_id: BuildId,
-    began: Timestamp,
-    ledger: &Ledger,
-) -> Vec<(Resource, Proof)> {
-    let id = build_id.to_string();
+/// Whose things are looked for, and what is known of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The stack.
+    pub stack: &'a str,
+    /// The build.
+    pub build_id: BuildId,
+    /// Since when it could make anything.
+    pub began: Timestamp,
+    /// What the runner noted.
+    pub ledger: &'a Ledger,
+    /// What an earlier look proved: an instance that is gone no longer vouches for its security group.
+    pub proven: &'a [Resource],
+}
+
+/// Those of `found` that are the owner's, each with its proof. Everything else is somebody else's.
+pub fn owned(found: &[Resource], owner: &Owner<'_>) -> Vec<(Resource, Proof)> {
     let mut ours: Vec<(Resource, Proof)> = Vec::new();
-    let mut known: BTreeSet<&str> = BTreeSet::new();
+    let mut known: BTreeSet<&str> = owner.proven.iter().map(|resource| resource.id.as_str()).collect();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
     // Three times over the list, so that a snapshot finds its AMI, which found its instance, in whatever order they came.
     for _ in 0..3 {
         for resource in found {
-            if known.contains(resource.id.as_str()) {
-                continue;
-            }
-            if let Some(proof) = proof(resource, stack, build_id, &id, began, ledger, &known) {
+            if !seen.contains(resource.id.as_str())
+                && let Some(proof) = proof(resource, owner, &known)
+            {
+                seen.insert(resource.id.as_str());
                 known.insert(resource.id.as_str());
                 ours.push((resource.clone(), proof));
             }
@@ -123,60 +132,44 @@ pub fn owned(
     ours
 }
 
-fn proof(
-    resource: &Resource,
-    stack: &str,
-    build_id: BuildId,
-    id: &str,
-    began: Timestamp,
-    ledger: &Ledger,
-    known: &BTreeSet<&str>,
-) -> Option<Proof> {
-    let owner = (resource.tags.get(tag::STACK), resource.tags.get(tag::BUILD_ID));
-    match owner {
-        (Some(tagged_stack), Some(tagged_build)) => {
-            return (tagged_stack == stack && tagged_build == id).then_some(Proof::Tag);
+fn proof(resource: &Resource, owner: &Owner<'_>, known: &BTreeSet<&str>) -> Option<Proof> {
+    match (resource.tags.get(tag::STACK), resource.tags.get(tag::BUILD_ID)) {
+        (Some(stack), Some(build_id)) => {
+            return (stack == owner.stack && *build_id == owner.build_id.to_string()).then_some(Proof::Tag);
         }
         // Half an owner is another's mark, or a mistake: either way not a proof.
         (Some(_), None) | (None, Some(_)) => return None,
         (None, None) => {}
     }
-    if resource.kind == ResourceKind::KeyPair && resource.id.starts_with(&key_pair_name(build_id)) {
-        return Some(Proof::Name);
-    }
     // What is older than the build cannot be the build's, whatever a ledger says.
-    if resource.created_at.is_some_and(|at| at < began) {
+    if resource.created_at.is_some_and(|at| at < owner.began) {
         return None;
     }
-    let by_packer = match resource.kind {
-        ResourceKind::SecurityGroup => {
-            resource.name.starts_with("packer_") && resource.description == PACKER_GROUP_DESCRIPTION
-        }
-        ResourceKind::KeyPair => resource.id.starts_with("packer_"),
-        ResourceKind::Instance | ResourceKind::Volume | ResourceKind::Image | ResourceKind::Snapshot => false,
-    };
     let has_own_parent = resource.parents.iter().any(|parent| known.contains(parent.as_str()));
-    let all_parents_own = resource.parents.iter().all(|parent| known.contains(parent.as_str()));
+    let has_foreign_parent = resource.parents.iter().any(|parent| !known.contains(parent.as_str()));
     match resource.kind {
-        ResourceKind::SecurityGroup if by_packer => {
-            let in_ledger = ledger.security_groups.contains(&resource.id)
-                || ledger.security_groups.contains(&resource.name);
-            if has_own_parent && all_parents_own {
+        ResourceKind::Instance => None,
+        ResourceKind::KeyPair if resource.id.starts_with(&key_pair_name(owner.build_id)) => Some(Proof::Name),
+        ResourceKind::KeyPair => (resource.id.starts_with("packer_")
+            && owner.ledger.key_pairs.contains(&resource.id))
+        .then_some(Proof::Ledger),
+        ResourceKind::SecurityGroup => {
+            let by_packer =
+                resource.name.starts_with("packer_") && resource.description == PACKER_GROUP_DESCRIPTION;
+            if !by_packer || has_foreign_parent {
+                return None;
+            }
+            let groups = &owner.ledger.security_groups;
+            let in_ledger = groups.contains(&resource.id) || groups.contains(&resource.name);
+            if has_own_parent || owner.proven.iter().any(|proven| proven.id == resource.id) {
                 Some(Proof::Parent)
-            } else if in_ledger && all_parents_own {
-                Some(Proof::Ledger)
             } else {
-                None
+                in_ledger.then_some(Proof::Ledger)
             }
         }
-        ResourceKind::KeyPair if by_packer && ledger.key_pairs.contains(&resource.id) => Some(Proof::Ledger),
-        ResourceKind::Image | ResourceKind::Snapshot | ResourceKind::Volume if has_own_parent => Some(Proof::Parent),
-        ResourceKind::Instance
-        | ResourceKind::Volume
-        | ResourceKind::SecurityGroup
-        | ResourceKind::KeyPair
-        | ResourceKind::Image
-        | ResourceKind::Snapshot => None,
+        ResourceKind::Image | ResourceKind::Snapshot | ResourceKind::Volume => (has_own_parent
+            || owner.proven.iter().any(|proven| proven.id == resource.id))
+        .then_some(Proof::Parent),
     }
 }
 
@@ -274,8 +267,21 @@ mod tests {
     }
 
     fn ids(found: &[Resource], ledger: &Ledger) -> Vec<String> {
+        ids_after(found, ledger, &[])
+    }
+
+    fn ids_after(found: &[Resource], ledger: &Ledger, proven: &[Resource]) -> Vec<String> {
         let began = "2026-03-25T14:30:00Z".parse().unwrap();
-        owned(found, "prod", BUILD.parse().unwrap(), began, ledger).into_iter().map(|(r, _)| r.id).collect()
+        let owner = Owner { stack: "prod", build_id: BUILD.parse().unwrap(), began, ledger, proven };
+        owned(found, &owner).into_iter().map(|(resource, _)| resource.id).collect()
+    }
+
+    #[test]
+    fn a_group_stays_proven_when_its_instance_is_gone_unless_somebody_else_uses_it_now() {
+        let proven = [child(packer_group("sg-1"), "i-ours")];
+        assert_eq!(ids_after(&[packer_group("sg-1")], &Ledger::default(), &proven), ["sg-1"]);
+        let taken = [child(packer_group("sg-1"), "i-foreign")];
+        assert!(ids_after(&taken, &Ledger::default(), &proven).is_empty());
     }
 
     #[test]
@@ -297,7 +303,10 @@ mod tests {
 
     #[test]
     fn our_key_pair_is_known_by_the_build_id_in_its_name() {
-        let found = [thing(ResourceKind::KeyPair, &format!("ciab-{BUILD}")), thing(ResourceKind::KeyPair, "ciab-other")];
+        let found = [
+            thing(ResourceKind::KeyPair, &format!("ciab-{BUILD}")),
+            thing(ResourceKind::KeyPair, "ciab-other"),
+        ];
         assert_eq!(ids(&found, &Ledger::default()), [format!("ciab-{BUILD}")]);
     }
 

@@ -16,9 +16,11 @@ pub const ROUTES: [(&str, &str, &str); 9] = [
 
 /// The methods that a path takes; none where there is no such path. A fixed part wins over a `{…}` part.
 pub fn methods_of(path: &str) -> Vec<&'static str> {
-    let best = ROUTES.iter().filter(|(_, pattern, _)| matches(pattern, path)).map(|(_, pattern, _)| *pattern).min_by_key(
-        |pattern| pattern.matches('{').count(),
-    );
+    let best = ROUTES
+        .iter()
+        .filter(|(_, pattern, _)| matches(pattern, path))
+        .map(|(_, pattern, _)| *pattern)
+        .min_by_key(|pattern| pattern.matches('{').count());
     ROUTES.iter().filter(|(_, pattern, _)| Some(*pattern) == best).map(|(method, _, _)| *method).collect()
 }
 

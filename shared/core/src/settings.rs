@@ -107,9 +107,9 @@ impl Settings {
             })?;
 
         let source = required("CIAB_TEMPLATE_SOURCE")?;
-        let template_source = source
-            .parse()
-            .map_err(|error: TemplateSourceError| impossible("CIAB_TEMPLATE_SOURCE", &source, &error.to_string()))?;
+        let template_source = source.parse().map_err(|error: TemplateSourceError| {
+            impossible("CIAB_TEMPLATE_SOURCE", &source, &error.to_string())
+        })?;
         let version = required("CIAB_PACKER_VERSION")?;
         let packer_version = version.parse().map_err(|_| {
             impossible("CIAB_PACKER_VERSION", &version, "a version such as 1.11.2 is expected")

@@ -54,7 +54,8 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
         region: record.region.clone(),
     };
     let runner_id = deps.runners.start(&order).await?;
-    let noted = update(&*deps.records, input.build_id, |record| record.runner_started(runner_id.clone())).await;
+    let noted =
+        update(&*deps.records, input.build_id, |record| record.runner_started(runner_id.clone())).await;
     if let Err(error) = noted {
         // The build ended in the meantime, or the record cannot be written: a runner that nobody knows must not go on.
         deps.runners.stop(&runner_id).await?;

@@ -105,17 +105,7 @@ async fn look(deps: &Deps, record: &mut BuildRecord, seen: &mut Observation) -> 
         ledger: &seen.ledger,
         known: &record.remaining,
     };
-    let mut found = deps.cloud.find(&record.region, &trace).await?;
-    // What was proven before keeps its proof: an instance that is gone no longer vouches for its security group.
-    let proven: BTreeSet<&str> = record.remaining.iter().map(|resource| resource.id.as_str()).collect();
-    for resource in &mut found {
-        if proven.contains(resource.id.as_str())
-            && let Some(before) = record.remaining.iter().find(|before| before.id == resource.id)
-        {
-            resource.tags.clone_from(&before.tags);
-            resource.parents.extend(before.parents.iter().cloned());
-        }
-    }
+    let found = deps.cloud.find(&record.region, &trace).await?;
     let left = leftovers(record, &found, &deps.stack, &seen.ledger);
     note(record, &left);
     seen.resources = Some(found);

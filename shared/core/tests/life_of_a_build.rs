@@ -1,0 +1,308 @@
+//! Builds from their request to their end, in a pretend world: every step by its real code, whatever dies in between.
+
+mod world;
+
+use ciab_core::api::{ApiError, HttpRequest, HttpResponse};
+use ciab_core::build::{BuildStatus, Phase};
+use ciab_core::clean_up::Caught;
+use ciab_core::finish_build::Artifact;
+use ciab_core::ids::BuildId;
+use ciab_core::ports::{ExecutionState, RunnerState};
+use ciab_core::step::StepError;
+use ciab_core::{
+    build_image, clean_up, delete_image, finish_build, poll_builds, prepare_build, start_runner,
+};
+use serde_json::{Value, json};
+use world::World;
+
+const AMI: &str = "ami-0abcdef1234567890";
+
+async fn post(world: &World, body: &Value, key: Option<&str>) -> Result<HttpResponse, ApiError> {
+    let mut request = HttpRequest { body: body.to_string().into_bytes(), ..HttpRequest::default() };
+    if let Some(key) = key {
+        request.headers.insert("idempotency-key".into(), key.into());
+    }
+    build_image::handle(&world.build_image(), &request).await
+}
+
+async fn submitted(world: &World) -> BuildId {
+    let answer = post(world, &json!({"provider": "codex"}), None).await.unwrap();
+    assert_eq!(answer.status, 202);
+    answer.body.unwrap()["build_id"].as_str().unwrap().parse().unwrap()
+}
+
+async fn running(world: &World) -> BuildId {
+    let id = submitted(world).await;
+    prepare_build::run(&world.prepare_build(), prepare_build::Input { build_id: id }).await.unwrap();
+    start(world, id).await.unwrap();
+    id
+}
+
+async fn start(world: &World, id: BuildId) -> Result<start_runner::Output, StepError> {
+    let input = start_runner::Input { build_id: id, task_token: "token".into() };
+    start_runner::run(&world.start_runner(), input).await
+}
+
+async fn finish(world: &World, id: BuildId) -> Result<finish_build::Output, StepError> {
+    let artifact = Artifact { region: "us-east-1".parse().unwrap(), image_id: AMI.parse().unwrap() };
+    finish_build::run(&world.tear_down(), finish_build::Input { build_id: id, artifacts: vec![artifact] })
+        .await
+}
+
+async fn clean(world: &World, id: BuildId) -> Result<(), StepError> {
+    let error = Caught { error: "RunnerFailed".into(), cause: r#"{"message": "it broke"}"#.into() };
+    clean_up::run(&world.tear_down(), clean_up::Input { build_id: id, error }).await
+}
+
+#[tokio::test]
+async fn a_build_goes_from_request_to_image() {
+    let world = World::new();
+    let id = running(&world).await;
+    assert_eq!(world.build(id).phase, Phase::RunningPacker);
+    world.ami_appears(id, AMI, true);
+    assert!(matches!(finish(&world, id).await, Err(StepError::ImageNotReady(_))));
+    assert_eq!(world.build(id).status, BuildStatus::Building, "not before the AMI is available");
+    world.ami_appears(id, AMI, false);
+    finish(&world, id).await.unwrap();
+    let record = world.build(id);
+    assert_eq!(record.status, BuildStatus::Succeeded);
+    assert!(!record.is_active());
+    world.state(|state| assert_eq!(state.images[AMI].snapshots, ["snap-1"]));
+    finish(&world, id).await.expect("a repeated step changes nothing");
+    assert_eq!(world.build(id), record);
+}
+
+#[tokio::test]
+async fn bad_requests_change_nothing() {
+    let world = World::new();
+    for body in [
+        json!({"provider": "emacs"}),
+        json!({"provider": "codex", "template": {"type": "inline", "content": "source \"null\" \"x\" {}"}}),
+        json!({"provider": "codex", "template": {"type": "inline", "content": "source {{{"}}),
+        json!({"provider": "codex", "variables": {"no_such_variable": "x"}}),
+    ] {
+        let error = post(&world, &body, None).await.unwrap_err();
+        assert_eq!(error.status(), 400, "{body}: {error}");
+    }
+    world.state(|state| {
+        assert!(state.builds.is_empty() && state.objects.is_empty() && state.executions.is_empty());
+    });
+}
+
+#[tokio::test]
+async fn one_idempotency_key_gives_one_build() {
+    let world = World::new();
+    let body = json!({"provider": "codex"});
+    let first = post(&world, &body, Some("k")).await.unwrap();
+    let same_request =
+        json!({"agent_provider": "codex", "template": {"type": "builtin", "name": "default-ec2"}});
+    let second = post(&world, &same_request, Some("k")).await.unwrap();
+    assert_eq!(first, second);
+    let other = post(&world, &json!({"provider": "gemini"}), Some("k")).await.unwrap_err();
+    assert_eq!((other.status(), other.code()), (409, "idempotency_conflict"));
+    world.only_build();
+}
+
+#[tokio::test]
+async fn a_build_that_was_not_dispatched_is_dispatched_by_the_poller() {
+    let world = World::new();
+    world.state(|state| state.fail_next = Some("start"));
+    let id = submitted(&world).await;
+    world.state(|state| assert!(state.executions.is_empty()));
+    world.pass(60);
+    poll_builds::run(&world.poll_builds()).await.unwrap();
+    world.state(|state| assert_eq!(state.executions[&id], ExecutionState::Running));
+}
+
+#[tokio::test]
+async fn one_build_launches_one_runner() {
+    let world = World::new();
+    let id = running(&world).await;
+    start(&world, id).await.unwrap();
+    world.state(|state| assert_eq!(state.runner_starts, 1));
+}
+
+#[tokio::test]
+async fn a_runner_that_comes_too_late_is_stopped() {
+    let world = World::new();
+    let id = submitted(&world).await;
+    clean(&world, id).await.unwrap();
+    assert!(matches!(start(&world, id).await, Err(StepError::BuildEnded(_))));
+    world.state(|state| assert_eq!(state.runner_starts, 0));
+}
+
+#[tokio::test]
+async fn a_failed_build_is_torn_down_and_others_things_stay() {
+    let world = World::new();
+    let id = running(&world).await;
+    world.packer_makes(id);
+    let theirs = world.look_alikes();
+    clean(&world, id).await.unwrap();
+    let record = world.build(id);
+    assert_eq!(record.status, BuildStatus::Failed);
+    assert_eq!(record.failure.unwrap().message, "it broke");
+    assert!(record.clean);
+    assert_eq!(record.leftovers.found, record.leftovers.removed);
+    assert!(record.leftovers.found.instances.contains("i-1"));
+    assert!(record.leftovers.found.security_groups.contains("sg-1"));
+    world.state(|state| assert_eq!(state.resources, theirs));
+}
+
+#[tokio::test]
+async fn an_instance_that_takes_its_time_is_waited_for_across_steps() {
+    let world = World::new();
+    let id = running(&world).await;
+    world.packer_makes(id);
+    world.state(|state| state.shut_down_takes = 10);
+    let mut tries = 0;
+    while let Err(error) = clean(&world, id).await {
+        assert!(matches!(error, StepError::LeftoversRemain(_)), "{error}");
+        assert_eq!(world.build(id).status, BuildStatus::Building, "not failed before it is clean");
+        tries += 1;
+        assert!(tries < 20);
+    }
+    assert!(tries > 0);
+    assert_eq!(world.build(id).status, BuildStatus::Failed);
+    world.state(|state| assert!(state.resources.is_empty()));
+}
+
+#[tokio::test]
+async fn clean_up_goes_on_after_any_call_that_fails() {
+    for call in ["find", "delete", "replace"] {
+        let world = World::new();
+        let id = running(&world).await;
+        world.packer_makes(id);
+        world.state(|state| state.fail_next = Some(call));
+        assert!(clean(&world, id).await.is_err(), "{call}");
+        clean(&world, id).await.unwrap_or_else(|error| panic!("{call}: {error}"));
+        assert!(world.build(id).clean, "{call}");
+        world.state(|state| assert!(state.resources.is_empty(), "{call}"));
+    }
+}
+
+#[tokio::test]
+async fn the_poller_alone_ends_a_build_whose_runner_died() {
+    let world = World::new();
+    let id = running(&world).await;
+    world.packer_makes(id);
+    let runner = world.build(id).runner_id.unwrap();
+    world.state(|state| {
+        let at = state.now;
+        state.runners.insert(runner, RunnerState::Ended { at, reported: false });
+    });
+    world.pass(60);
+    poll_builds::run(&world.poll_builds()).await.unwrap();
+    let record = world.build(id);
+    assert_eq!((record.status, record.clean), (BuildStatus::Failed, true));
+    world.state(|state| {
+        assert!(state.resources.is_empty());
+        assert_eq!(state.executions[&id], ExecutionState::Ended);
+    });
+}
+
+#[tokio::test]
+async fn the_poller_alone_ends_a_build_whose_time_is_over() {
+    let world = World::new();
+    let id = running(&world).await;
+    world.packer_makes(id);
+    world.pass(1800 + 60);
+    poll_builds::run(&world.poll_builds()).await.unwrap();
+    let record = world.build(id);
+    assert_eq!((record.status, record.phase), (BuildStatus::Failed, Phase::TimedOut));
+    assert_eq!(record.failure.unwrap().message, "Packer build timed out after 1800 seconds");
+    world.state(|state| assert!(state.resources.is_empty()));
+}
+
+#[tokio::test]
+async fn a_build_that_cannot_be_brought_on_does_not_hold_up_the_others() {
+    let world = World::new();
+    let (first, second) = (running(&world).await, running(&world).await);
+    world.pass(1800 + 60);
+    world.state(|state| state.fail_next = Some("find"));
+    let output = poll_builds::run(&world.poll_builds()).await.unwrap();
+    assert_eq!((output.looked_at, output.failed), (2, 1));
+    let ended = [first, second].into_iter().filter(|id| world.build(*id).status.is_final()).count();
+    assert_eq!(ended, 1);
+    poll_builds::run(&world.poll_builds()).await.unwrap();
+    assert!(world.build(first).status.is_final() && world.build(second).status.is_final());
+}
+
+#[tokio::test]
+async fn a_result_that_comes_after_the_end_changes_nothing() {
+    let world = World::new();
+    let id = running(&world).await;
+    clean(&world, id).await.unwrap();
+    world.ami_appears(id, AMI, false);
+    assert!(matches!(finish(&world, id).await, Err(StepError::BuildEnded(_))));
+    assert_eq!(world.build(id).status, BuildStatus::Failed);
+    world.state(|state| assert!(state.images.is_empty()));
+}
+
+#[tokio::test]
+async fn an_ami_that_is_not_this_builds_is_not_recorded() {
+    let world = World::new();
+    let id = running(&world).await;
+    world.ami_appears("00000000-0000-4000-8000-0000000000ff".parse().unwrap(), AMI, false);
+    assert!(matches!(finish(&world, id).await, Err(StepError::ImageRejected(_))));
+    world.state(|state| assert!(state.images.is_empty()));
+}
+
+async fn delete(world: &World, id: &str, dry_run: bool) -> Result<HttpResponse, ApiError> {
+    let mut request = HttpRequest::default();
+    request.path_parameters.insert("image_id".into(), id.into());
+    if dry_run {
+        request.query.insert("dry_run".into(), "true".into());
+    }
+    delete_image::handle(&world.delete_image(), &request).await
+}
+
+async fn with_image(world: &World) {
+    let id = running(world).await;
+    world.ami_appears(id, AMI, false);
+    finish(world, id).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_is_deleted_once() {
+    let world = World::new();
+    with_image(&world).await;
+    let would = delete(&world, AMI, true).await.unwrap();
+    assert_eq!(would.body.unwrap()["would_delete"], json!({"images": [AMI], "snapshots": ["snap-1"]}));
+    world.state(|state| assert_eq!(state.amis.len(), 1, "a dry run deletes nothing"));
+    assert_eq!(delete(&world, AMI, false).await.unwrap().status, 204);
+    world.state(|state| assert!(state.amis.is_empty() && state.images.is_empty()));
+    assert_eq!(delete(&world, AMI, false).await.unwrap_err().code(), "image_not_found");
+}
+
+#[tokio::test]
+async fn a_half_done_deletion_is_finished_by_asking_again() {
+    for call in ["delete_snapshot", "remove_image"] {
+        let world = World::new();
+        with_image(&world).await;
+        world.state(|state| state.fail_next = Some(call));
+        assert_eq!(delete(&world, AMI, false).await.unwrap_err().status(), 503);
+        assert_eq!(delete(&world, AMI, false).await.unwrap().status, 204);
+        world.state(|state| assert!(state.images.is_empty()));
+    }
+}
+
+#[tokio::test]
+async fn an_ami_of_somebody_else_is_not_found_and_not_touched() {
+    let world = World::new();
+    with_image(&world).await;
+    world.state(|state| state.amis[0].tags.insert("ciab:stack".into(), "staging".into()));
+    assert_eq!(delete(&world, AMI, false).await.unwrap_err().status(), 404);
+    assert_eq!(delete(&world, "ami-00000000000000000", false).await.unwrap_err().status(), 404);
+    world.state(|state| assert_eq!((state.amis.len(), state.images.len()), (1, 1)));
+}
+
+#[tokio::test]
+async fn an_image_that_was_deregistered_by_hand_leaves_the_listing() {
+    let world = World::new();
+    with_image(&world).await;
+    world.state(|state| state.amis.clear());
+    world.pass(600);
+    let output = poll_builds::run(&world.poll_builds()).await.unwrap();
+    assert_eq!(output.forgotten_images, 1);
+    world.state(|state| assert!(state.images.is_empty()));
+}

@@ -1,0 +1,428 @@
+//! A pretend world behind the ports: tables, bucket, state machine, runners and EC2 in memory, with a clock that stands
+//! where it is put. Only for tests of the domain.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use ciab_core::build::BuildRecord;
+use ciab_core::ids::{BuildId, ImageId, Region};
+use ciab_core::image::ImageRecord;
+use ciab_core::ports::*;
+use ciab_core::resource::{Resource, ResourceKind, tag};
+use ciab_core::settings::Settings;
+use ciab_core::{build_image, delete_image, poll_builds, prepare_build, start_runner, tear_down};
+use jiff::{SignedDuration, Timestamp};
+
+pub(crate) const STACK: &str = "prod";
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) now: Timestamp,
+    pub(crate) builds: BTreeMap<BuildId, BuildRecord>,
+    pub(crate) keys: BTreeMap<String, (String, BuildId)>,
+    pub(crate) images: BTreeMap<String, ImageRecord>,
+    pub(crate) objects: BTreeMap<String, Vec<u8>>,
+    pub(crate) executions: BTreeMap<BuildId, ExecutionState>,
+    pub(crate) runners: BTreeMap<String, RunnerState>,
+    pub(crate) runner_starts: usize,
+    pub(crate) resources: Vec<Resource>,
+    pub(crate) amis: Vec<CloudImage>,
+    /// Instances take this many looks to shut down.
+    pub(crate) shut_down_takes: usize,
+    /// The next call of this name fails.
+    pub(crate) fail_next: Option<&'static str>,
+    ids: u128,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct World(pub(crate) Arc<Mutex<State>>);
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let world = Self::default();
+        world.state(|state| state.now = "2026-03-25T14:30:00Z".parse().unwrap());
+        world
+    }
+
+    pub(crate) fn state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.0.lock().unwrap())
+    }
+
+    pub(crate) fn pass(&self, secs: i64) {
+        self.state(|state| state.now += SignedDuration::from_secs(secs));
+    }
+
+    pub(crate) fn build(&self, id: BuildId) -> BuildRecord {
+        self.state(|state| state.builds[&id].clone())
+    }
+
+    pub(crate) fn only_build(&self) -> BuildRecord {
+        self.state(|state| {
+            assert_eq!(state.builds.len(), 1);
+            state.builds.values().next().unwrap().clone()
+        })
+    }
+
+    fn call(&self, name: &'static str) -> Result<(), PortError> {
+        self.state(|state| {
+            if state.fail_next == Some(name) {
+                state.fail_next = None;
+                return Err(PortError::Unavailable {
+                    service: "world",
+                    operation: name,
+                    source: "as told".into(),
+                });
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        let pairs = BTreeMap::from([
+            ("CIAB_STACK", STACK),
+            ("CIAB_DEFAULT_REGION", "us-east-1"),
+            ("CIAB_BUILD_INSTANCE_TYPE", "t3.medium"),
+            ("CIAB_BUILD_TIMEOUT_SECS", "1800"),
+            ("CIAB_TEMPLATE_SOURCE", "builtin://default-ec2"),
+            ("CIAB_PACKER_VERSION", "1.11.2"),
+        ]);
+        Settings::read(|name| pairs.get(name).map(|value| (*value).to_owned())).unwrap()
+    }
+
+    fn port<T: ?Sized>(&self, coerce: impl FnOnce(Arc<Self>) -> Arc<T>) -> Arc<T> {
+        coerce(Arc::new(self.clone()))
+    }
+
+    pub(crate) fn build_image(&self) -> build_image::Deps {
+        build_image::Deps {
+            settings: self.settings(),
+            clock: self.port(|w| w as _),
+            identifiers: self.port(|w| w as _),
+            records: self.port(|w| w as _),
+            objects: self.port(|w| w as _),
+            workflows: self.port(|w| w as _),
+        }
+    }
+
+    pub(crate) fn prepare_build(&self) -> prepare_build::Deps {
+        prepare_build::Deps {
+            settings: self.settings(),
+            clock: self.port(|w| w as _),
+            records: self.port(|w| w as _),
+            objects: self.port(|w| w as _),
+        }
+    }
+
+    pub(crate) fn start_runner(&self) -> start_runner::Deps {
+        start_runner::Deps { records: self.port(|w| w as _), runners: self.port(|w| w as _) }
+    }
+
+    pub(crate) fn tear_down(&self) -> tear_down::Deps {
+        tear_down::Deps {
+            stack: STACK.into(),
+            clock: self.port(|w| w as _),
+            records: self.port(|w| w as _),
+            objects: self.port(|w| w as _),
+            runners: self.port(|w| w as _),
+            cloud: self.port(|w| w as _),
+        }
+    }
+
+    pub(crate) fn poll_builds(&self) -> poll_builds::Deps {
+        poll_builds::Deps { workflows: self.port(|w| w as _), tear_down: self.tear_down() }
+    }
+
+    pub(crate) fn delete_image(&self) -> delete_image::Deps {
+        delete_image::Deps {
+            stack: STACK.into(),
+            records: self.port(|w| w as _),
+            cloud: self.port(|w| w as _),
+        }
+    }
+
+    /// What a running Packer has in EC2.
+    pub(crate) fn packer_makes(&self, id: BuildId) {
+        let mut instance = resource(ResourceKind::Instance, "i-1");
+        instance.tags = tags_of(id);
+        let mut group = resource(ResourceKind::SecurityGroup, "sg-1");
+        group.name = "packer_1".into();
+        group.description = "Temporary group for Packer".into();
+        group.parents.insert("i-1".into());
+        let key = resource(ResourceKind::KeyPair, &format!("ciab-{id}"));
+        self.state(|state| state.resources.extend([instance, group, key]));
+    }
+
+    /// Things of others, that look like ours.
+    pub(crate) fn look_alikes(&self) -> Vec<Resource> {
+        let mut instance = resource(ResourceKind::Instance, "i-theirs");
+        instance.tags = tags_of("00000000-0000-4000-8000-0000000000ff".parse().unwrap());
+        instance.tags.insert(tag::STACK.into(), "staging".into());
+        let key = resource(ResourceKind::KeyPair, "packer_theirs");
+        let theirs = vec![instance, key];
+        self.state(|state| state.resources.extend(theirs.clone()));
+        theirs
+    }
+
+    pub(crate) fn ami_appears(&self, build: BuildId, id: &str, pending: bool) {
+        let ami = CloudImage {
+            id: id.parse().unwrap(),
+            available: !pending,
+            pending,
+            name: "an image".into(),
+            tags: tags_of(build),
+            snapshots: vec!["snap-1".into()],
+        };
+        self.state(|state| {
+            state.amis.retain(|other| other.id != ami.id);
+            state.amis.push(ami);
+        });
+    }
+}
+
+pub(crate) fn tags_of(id: BuildId) -> BTreeMap<String, String> {
+    BTreeMap::from([(tag::STACK.to_owned(), STACK.to_owned()), (tag::BUILD_ID.to_owned(), id.to_string())])
+}
+
+pub(crate) fn resource(kind: ResourceKind, id: &str) -> Resource {
+    Resource {
+        kind,
+        id: id.into(),
+        going: false,
+        tags: BTreeMap::new(),
+        name: String::new(),
+        description: String::new(),
+        created_at: None,
+        parents: BTreeSet::new(),
+        snapshots: BTreeSet::new(),
+    }
+}
+
+impl Clock for World {
+    fn now(&self) -> Timestamp {
+        self.state(|state| state.now)
+    }
+}
+
+impl Identifiers for World {
+    fn new_build_id(&self) -> BuildId {
+        self.state(|state| {
+            state.ids += 1;
+            BuildId::new(uuid::Uuid::from_u128(state.ids))
+        })
+    }
+}
+
+#[async_trait]
+impl Records for World {
+    async fn submit(
+        &self,
+        record: &BuildRecord,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Submission, PortError> {
+        self.call("submit")?;
+        Ok(self.state(|state| {
+            if let Some(key) = key {
+                if let Some((digest, id)) = state.keys.get(&key.key) {
+                    if *digest != key.request_digest {
+                        return Submission::KeyReused;
+                    }
+                    return Submission::Repeated(Box::new(state.builds[id].clone()));
+                }
+                state.keys.insert(key.key.clone(), (key.request_digest.clone(), record.build_id));
+            }
+            state.builds.insert(record.build_id, record.clone());
+            Submission::Accepted
+        }))
+    }
+
+    async fn build(&self, id: BuildId) -> Result<Option<BuildRecord>, PortError> {
+        Ok(self.state(|state| state.builds.get(&id).cloned()))
+    }
+
+    async fn replace(&self, record: &BuildRecord) -> Result<Write, PortError> {
+        self.call("replace")?;
+        Ok(self.state(|state| {
+            let stored = state.builds.get_mut(&record.build_id).unwrap();
+            if stored.revision != record.revision {
+                return Write::Conflict;
+            }
+            assert!(record.status >= stored.status, "a status went back");
+            assert!(!stored.status.is_final() || stored.status == record.status, "a final status changed");
+            *stored = BuildRecord { revision: record.revision + 1, ..record.clone() };
+            Write::Done
+        }))
+    }
+
+    async fn replace_with_images(
+        &self,
+        record: &BuildRecord,
+        images: &[ImageRecord],
+    ) -> Result<Write, PortError> {
+        let write = self.replace(record).await?;
+        if write == Write::Done {
+            self.state(|state| {
+                let images = images.iter().map(|image| (image.image_id.to_string(), image.clone()));
+                state.images.extend(images);
+            });
+        }
+        Ok(write)
+    }
+
+    async fn active_builds(&self, _next: Option<&str>) -> Result<Page<BuildRecord>, PortError> {
+        let items =
+            self.state(|state| state.builds.values().filter(|build| build.is_active()).cloned().collect());
+        Ok(Page { items, next: None })
+    }
+
+    async fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, PortError> {
+        Ok(self.state(|state| state.images.get(id.as_str()).cloned()))
+    }
+
+    async fn images(
+        &self,
+        _filter: &ImageFilter,
+        _limit: u32,
+        _next: Option<&str>,
+    ) -> Result<Page<ImageRecord>, PortError> {
+        Ok(Page { items: self.state(|state| state.images.values().cloned().collect()), next: None })
+    }
+
+    async fn remove_image(&self, image: &ImageRecord) -> Result<(), PortError> {
+        self.call("remove_image")?;
+        self.state(|state| state.images.remove(image.image_id.as_str()));
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), PortError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for World {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, PortError> {
+        Ok(self.state(|state| state.objects.get(key).cloned()))
+    }
+
+    async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), PortError> {
+        self.state(|state| state.objects.insert(key.into(), body));
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>, PortError> {
+        Ok(self.state(|state| state.objects.keys().filter(|key| key.starts_with(prefix)).cloned().collect()))
+    }
+
+    async fn ready(&self) -> Result<(), PortError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Workflows for World {
+    async fn start(&self, id: BuildId) -> Result<(), PortError> {
+        self.call("start")?;
+        self.state(|state| *state.executions.entry(id).or_insert(ExecutionState::Running));
+        Ok(())
+    }
+
+    async fn state(&self, id: BuildId) -> Result<ExecutionState, PortError> {
+        Ok(World::state(self, |state| state.executions.get(&id).copied().unwrap_or(ExecutionState::Absent)))
+    }
+
+    async fn stop(&self, id: BuildId) -> Result<(), PortError> {
+        World::state(self, |state| {
+            if let Some(execution) = state.executions.get_mut(&id) {
+                *execution = ExecutionState::Ended;
+            }
+        });
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), PortError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Runners for World {
+    async fn start(&self, order: &RunnerOrder) -> Result<String, PortError> {
+        self.call("start_runner")?;
+        let id = format!("runner:{}", order.build_id);
+        self.state(|state| {
+            state.runner_starts += 1;
+            state.runners.insert(id.clone(), RunnerState::Running);
+        });
+        Ok(id)
+    }
+
+    async fn states(&self, ids: &BTreeSet<String>) -> Result<BTreeMap<String, RunnerState>, PortError> {
+        Ok(self.state(|state| {
+            let state_of = |id: &String| state.runners.get(id).copied().unwrap_or(RunnerState::Absent);
+            ids.iter().map(|id| (id.clone(), state_of(id))).collect()
+        }))
+    }
+
+    async fn stop(&self, id: &str) -> Result<(), PortError> {
+        self.state(|state| {
+            let at = state.now;
+            state.runners.insert(id.into(), RunnerState::Ended { at, reported: false });
+        });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Cloud for World {
+    async fn find(&self, _region: &Region, _trace: &Trace<'_>) -> Result<Vec<Resource>, PortError> {
+        self.call("find")?;
+        Ok(self.state(|state| {
+            if state.shut_down_takes == 0 {
+                state.resources.retain(|resource| !resource.going);
+            } else {
+                state.shut_down_takes -= 1;
+            }
+            let instances: BTreeSet<String> =
+                state.resources.iter().map(|resource| resource.id.clone()).collect();
+            let mut found = state.resources.clone();
+            for resource in &mut found {
+                // A group no longer names an instance that is gone.
+                resource.parents.retain(|parent| instances.contains(parent));
+            }
+            found
+        }))
+    }
+
+    async fn delete(&self, _region: &Region, resource: &Resource) -> Result<Deletion, PortError> {
+        self.call("delete")?;
+        Ok(self.state(|state| {
+            if resource.kind == ResourceKind::Instance {
+                for other in state.resources.iter_mut().filter(|other| other.id == resource.id) {
+                    other.going = true;
+                }
+                return Deletion::Going;
+            }
+            if state.resources.iter().any(|other| resource.parents.contains(&other.id)) {
+                return Deletion::InUse;
+            }
+            state.resources.retain(|other| other.id != resource.id);
+            Deletion::Gone
+        }))
+    }
+
+    async fn images(&self, _region: &Region, ids: &[ImageId]) -> Result<Vec<CloudImage>, PortError> {
+        Ok(self.state(|state| state.amis.iter().filter(|ami| ids.contains(&ami.id)).cloned().collect()))
+    }
+
+    async fn deregister(&self, _region: &Region, id: &ImageId) -> Result<(), PortError> {
+        self.state(|state| state.amis.retain(|ami| ami.id != *id));
+        Ok(())
+    }
+
+    async fn delete_snapshot(&self, _region: &Region, id: &str) -> Result<(), PortError> {
+        self.call("delete_snapshot")?;
+        self.state(|state| state.resources.retain(|resource| resource.id != id));
+        Ok(())
+    }
+}
