@@ -1,0 +1,195 @@
+//! The command line as clap reads it: names, defaults and help, no decisions.
+//!
+//! Nothing here derives `Debug` but what is free of secrets.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
+
+use crate::secret::Secret;
+
+/// Build and manage machine images with coding agents pre-installed.
+#[derive(Parser)]
+#[command(name = "ciab", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed; 2 wrong usage; 3 not found; 4 not allowed; \
+5 the service can't be reached or failed; 130 interrupted.";
+
+#[derive(ClapArgs)]
+pub(crate) struct GlobalOptions {
+    /// Address of the service [default: http://localhost:9090]
+    #[arg(long, global = true, value_name = "URL", env = "CIAB_SERVER_URL", help_heading = "Global options")]
+    pub(crate) server_url: Option<String>,
+    /// API key; prefer the environment variable, since other users can read a command line
+    #[arg(
+        long,
+        global = true,
+        value_name = "KEY",
+        env = "CIAB_API_KEY",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) api_key: Option<Secret>,
+    /// Form of the result on stdout [default: table]
+    #[arg(long, global = true, value_name = "FORMAT", help_heading = "Global options")]
+    pub(crate) output: Option<Format>,
+    /// Configuration file [default: ciab/config.toml in the user's configuration folder]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Machine images and their builds
+    #[command(subcommand)]
+    Image(Box<ImageCommand>),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell to complete for
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Start an image build
+    Build(BuildOptions),
+    /// List images, newest first
+    List(ListOptions),
+    /// Show a build
+    Status(StatusOptions),
+    /// Print a build's log
+    Logs(LogsOptions),
+    /// Deregister an image and delete its snapshots
+    Delete(DeleteOptions),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct BuildOptions {
+    /// Agent to install: claude-code, codex, gemini or cursor
+    #[arg(long, visible_alias = "agent", default_value = "claude-code")]
+    pub(crate) provider: String,
+    /// AWS region of the image [default: the configuration's, then the service's]
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    /// Type of the build instance [default: the configuration's, then the service's]
+    #[arg(long)]
+    pub(crate) instance_type: Option<String>,
+    /// Template: `builtin://name`, another source that the service fetches, or the path of one .pkr.hcl file
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) template: Option<String>,
+    /// Packer variable; may be repeated, and wins over --var-file
+    #[arg(long = "var", value_name = "KEY=VALUE")]
+    pub(crate) variables: Vec<String>,
+    /// JSON file with one object of Packer variables; may be repeated, the last one wins
+    #[arg(long = "var-file", value_name = "FILE")]
+    pub(crate) variable_files: Vec<PathBuf>,
+    /// Extra tag for the image; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    pub(crate) tags: Vec<String>,
+    /// Wait for the build to end
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Wait for the build to end and show its log on stderr
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Build even where the same inputs have an image
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Time limit of the build in seconds [default: the configuration's, then the service's]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
+    /// Key under which the service starts this build only once [default: a new one for each run]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct ListOptions {
+    /// Only images in this region; '' for every region [default: the configuration's]
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    /// Only images with this agent
+    #[arg(long, visible_alias = "agent")]
+    pub(crate) provider: Option<String>,
+    /// Images per answer, 1 to 100 [default: the service's]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) limit: Option<u32>,
+    /// Every image, not only the first answer's
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct StatusOptions {
+    /// The build's id, a UUID
+    pub(crate) build_id: Uuid,
+    /// Wait for the build to end
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct LogsOptions {
+    /// The build's id, a UUID
+    pub(crate) build_id: Uuid,
+    /// Keep printing until the build has ended; with `--output json`, one object a line
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct DeleteOptions {
+    /// The image's id, such as ami-0abcdef1234567890
+    #[arg(value_parser = image_id)]
+    pub(crate) image_id: String,
+    /// Don't ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Show what would be deleted, and delete nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Only the form that keeps a slip (a build id, a name) from travelling: whether the image exists, the service knows.
+fn image_id(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("ami-").unwrap_or_default();
+    if rest.is_empty() || !rest.chars().all(|character| character.is_ascii_alphanumeric()) {
+        return Err("an image id begins with `ami-`, such as ami-0abcdef1234567890".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn an_image_id_begins_with_ami() {
+        assert!(image_id("ami-0abcdef1234567890").is_ok());
+        assert!(image_id("ami-").is_err());
+        assert!(image_id("snap-0123").is_err());
+        assert!(image_id("ami-1/../2").is_err());
+    }
+}
