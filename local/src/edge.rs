@@ -1,0 +1,209 @@
+//! The one AWS endpoint of functions, runner and Packer (`AWS_ENDPOINT_URL`): hands Lambda, EC2 and CodeBuild to their
+//! stand-ins and everything else to moto, untouched.
+//!
+//! Must never know what a request means beyond which service it is for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use axum::http::{HeaderMap, Response, StatusCode};
+use bytes::Bytes;
+use ciab_local_ec2::Ec2;
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::codebuild::CodeBuild;
+use crate::gateway::decoded;
+use crate::lambda_host::{self, Invoked, LambdaHost};
+
+/// Lambda's own limit for a payload is 6 MB, EC2's and CodeBuild's requests are far smaller.
+const MOST_READ_BYTES: usize = 16 << 20;
+
+/// What the edge hands requests to.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(crate) host: Arc<LambdaHost>,
+    pub(crate) codebuild: Arc<CodeBuild>,
+    /// Known once moto listens; requests wait for it.
+    pub(crate) ec2: watch::Receiver<Option<Ec2>>,
+    /// Known once moto listens; requests wait for it.
+    pub(crate) moto: watch::Receiver<Option<SocketAddr>>,
+    pub(crate) client: reqwest::Client,
+}
+
+pub(crate) fn router(edge: Edge) -> Router {
+    lambda_host::routes(Arc::clone(&edge.host)).merge(Router::new().fallback(handle).with_state(edge))
+}
+
+async fn handle(State(edge): State<Edge>, request: Request) -> Response<Body> {
+    if let Some(function) = invoked_function(request.uri().path()) {
+        return edge.invoke(&function, request).await;
+    }
+    let target = header(request.headers(), "x-amz-target");
+    if let Some(action) = target.strip_prefix("CodeBuild_20161006.") {
+        let action = action.to_owned();
+        return match read(request).await {
+            Ok(request) => edge.codebuild.handle(&action, request.body()).await.map(Body::from),
+            Err(refusal) => refusal,
+        };
+    }
+    if credential_service(request.headers()) == Some("ec2") {
+        let Some(ec2) = known(edge.ec2).await else { return status_only(StatusCode::SERVICE_UNAVAILABLE) };
+        return match read(request).await {
+            Ok(request) => ec2.handle(request).await.map(Body::from),
+            Err(refusal) => refusal,
+        };
+    }
+    edge.pass_on(request).await
+}
+
+impl Edge {
+    async fn invoke(&self, function: &str, request: Request) -> Response<Body> {
+        if !self.host.knows(function) {
+            let message = format!("Function not found: {function}");
+            return lambda_error(StatusCode::NOT_FOUND, "ResourceNotFoundException", &message);
+        }
+        let kind = header(request.headers(), "x-amz-invocation-type").to_owned();
+        let payload = match read(request).await {
+            Ok(request) => request.into_body(),
+            Err(refusal) => return refusal,
+        };
+        if kind == "Event" {
+            let (host, function) = (Arc::clone(&self.host), function.to_owned());
+            tokio::spawn(async move {
+                let invoked = host.invoke(&function, payload).await;
+                if invoked.failed {
+                    tracing::warn!(function, "failed: {}", String::from_utf8_lossy(&invoked.payload));
+                }
+            });
+            return status_only(StatusCode::ACCEPTED);
+        }
+        let Invoked { payload, failed } = self.host.invoke(function, payload).await;
+        let mut response = Response::builder()
+            .header(CONTENT_TYPE, "application/json")
+            .header("x-amz-executed-version", "$LATEST")
+            .header("x-amzn-requestid", uuid::Uuid::new_v4().to_string());
+        if failed {
+            response = response.header("x-amz-function-error", "Unhandled");
+        }
+        response.body(Body::from(payload)).unwrap_or_else(|_| status_only(StatusCode::INTERNAL_SERVER_ERROR))
+    }
+
+    async fn pass_on(&self, request: Request) -> Response<Body> {
+        let Some(address) = known(self.moto.clone()).await else {
+            return status_only(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut headers = parts.headers;
+        let has_length = headers.contains_key("content-length");
+        for name in [CONNECTION, TRANSFER_ENCODING, EXPECT] {
+            headers.remove(name);
+        }
+        let mut forwarded =
+            self.client.request(parts.method, format!("http://{address}{path}")).headers(headers);
+        // A body without a length would be sent in chunks, which moto's server reads as empty for some services.
+        forwarded = if has_length {
+            forwarded.body(reqwest::Body::wrap_stream(body.into_data_stream()))
+        } else {
+            match axum::body::to_bytes(body, usize::MAX).await {
+                Ok(body) => forwarded.body(body),
+                Err(_) => return status_only(StatusCode::BAD_REQUEST),
+            }
+        };
+        match forwarded.send().await {
+            Ok(answer) => {
+                let (status, mut headers) = (answer.status(), answer.headers().clone());
+                for name in [CONNECTION, TRANSFER_ENCODING] {
+                    headers.remove(name);
+                }
+                let mut response = Response::new(Body::from_stream(answer.bytes_stream()));
+                (*response.status_mut(), *response.headers_mut()) = (status, headers);
+                response
+            }
+            Err(error) => {
+                tracing::warn!("moto did not answer: {error}");
+                status_only(StatusCode::BAD_GATEWAY)
+            }
+        }
+    }
+}
+
+/// The value once there is one; none if there never will be.
+async fn known<T: Clone>(mut value: watch::Receiver<Option<T>>) -> Option<T> {
+    value.wait_for(Option::is_some).await.ok()?.clone()
+}
+
+/// The function of `/2015-03-31/functions/<name or ARN>/invocations`.
+fn invoked_function(path: &str) -> Option<String> {
+    let rest = path.strip_prefix("/2015-03-31/functions/")?;
+    let name = decoded(rest.strip_suffix("/invocations")?);
+    let Some(arn) = name.strip_prefix("arn:") else { return Some(name) };
+    // arn:partition:lambda:region:account:function:name[:version]
+    arn.split(':').nth(5).map(str::to_owned)
+}
+
+/// The service a request is signed for: `Credential=key/date/region/service/aws4_request`.
+fn credential_service(headers: &HeaderMap) -> Option<&str> {
+    let authorization = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (_, credential) = authorization.split_once("Credential=")?;
+    credential.split(',').next()?.split('/').nth(3)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+async fn read(request: Request) -> Result<http::Request<Bytes>, Response<Body>> {
+    let (parts, body) = request.into_parts();
+    match axum::body::to_bytes(body, MOST_READ_BYTES).await {
+        Ok(body) => Ok(http::Request::from_parts(parts, body)),
+        Err(_) => Err(lambda_error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestTooLargeException",
+            "the request is too large",
+        )),
+    }
+}
+
+fn lambda_error(status: StatusCode, kind: &str, message: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(json!({"Type": "User", "Message": message}).to_string()));
+    *response.status_mut() = status;
+    if let Ok(kind) = kind.parse() {
+        response.headers_mut().insert("x-amzn-errortype", kind);
+    }
+    response
+}
+
+fn status_only(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_found_by_name_and_by_encoded_arn() {
+        let arn = "arn%3Aaws%3Alambda%3Aus-east-1%3A123456789012%3Afunction%3Aciab-local-clean-up";
+        let path = |name: &str| format!("/2015-03-31/functions/{name}/invocations");
+        assert_eq!(invoked_function(&path(arn)).unwrap(), "ciab-local-clean-up");
+        assert_eq!(invoked_function(&path("ciab-local-clean-up")).unwrap(), "ciab-local-clean-up");
+        assert_eq!(invoked_function("/bucket/key"), None);
+    }
+
+    #[test]
+    fn the_service_is_read_from_the_credential_scope() {
+        let mut headers = HeaderMap::new();
+        let value = "AWS4-HMAC-SHA256 Credential=k/20260325/us-east-1/ec2/aws4_request, SignedHeaders=host";
+        headers.insert(AUTHORIZATION, value.parse().unwrap());
+        headers.insert(axum::http::header::HOST, "localhost".parse().unwrap());
+        assert_eq!(credential_service(&headers), Some("ec2"));
+    }
+}

@@ -1,0 +1,387 @@
+//! Reads what the local stack consists of from `infra/template.yaml`, the file that is deployed.
+//!
+//! Must never add anything of its own to the stack: what is missing in the template is missing locally too.
+
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use serde_norway::Value as Yaml;
+
+pub(crate) use resolve::StackIdentity;
+use resolve::{Resolver, scalar_text};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TemplateError {
+    #[error("{path} cannot be read")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("the template is no YAML")]
+    NoYaml(#[from] serde_norway::Error),
+    #[error("the template is malformed: {0}")]
+    Malformed(String),
+    #[error("the template uses {0}, which the local stack does not know")]
+    Unsupported(String),
+    #[error("the template refers to {0}, which the local stack cannot resolve")]
+    Unresolved(String),
+    #[error("the template has no parameter {name}; it has {known}")]
+    UnknownParameter { name: String, known: String },
+    #[error("parameter {name}: {reason}")]
+    Parameter { name: String, reason: String },
+    #[error("the parameters contradict each other: {0}")]
+    Rule(String),
+}
+
+/// One Lambda function.
+#[derive(Clone, Debug)]
+pub(crate) struct FunctionSpec {
+    pub(crate) name: String,
+    /// The last part of its `CodeUri`; its binary has this name.
+    pub(crate) folder: String,
+    pub(crate) timeout: Duration,
+    pub(crate) memory_mb: u64,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) routes: Vec<RouteSpec>,
+    /// How often it is invoked by itself.
+    pub(crate) every: Option<Duration>,
+}
+
+/// One route of the HTTP API.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum RouteSpec {
+    Path { method: String, path: String, open: bool },
+    Default { open: bool },
+}
+
+/// What decides on a request before any function but its own sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct AuthorizerSpec {
+    pub(crate) function: String,
+    pub(crate) identity_headers: Vec<String>,
+    pub(crate) identity_context: Vec<String>,
+    pub(crate) reauthorize_every: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct StateMachineSpec {
+    pub(crate) name: String,
+    pub(crate) definition: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RunnerProjectSpec {
+    pub(crate) name: String,
+    pub(crate) source_bucket: String,
+    pub(crate) source_key: String,
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) timeout_minutes: u64,
+}
+
+/// Everything of the template that the local stack brings to life.
+#[derive(Clone, Debug)]
+pub(crate) struct StackTemplate {
+    pub(crate) functions: Vec<FunctionSpec>,
+    pub(crate) authorizer: Option<AuthorizerSpec>,
+    /// The properties of every `AWS::DynamoDB::Table`.
+    pub(crate) tables: Vec<Json>,
+    pub(crate) buckets: Vec<String>,
+    pub(crate) state_machines: Vec<StateMachineSpec>,
+    pub(crate) runner_projects: Vec<RunnerProjectSpec>,
+}
+
+/// Reads `template.yaml`, and what it refers to, in the folder.
+pub(crate) fn read(
+    folder: &Path,
+    identity: &StackIdentity,
+    overrides: &BTreeMap<String, String>,
+) -> Result<StackTemplate, TemplateError> {
+    let read = |path: PathBuf| {
+        std::fs::read_to_string(&path).map_err(|source| TemplateError::Unreadable { path, source })
+    };
+    let text = read(folder.join("template.yaml"))?;
+    parse(&text, identity, overrides, |name| read(folder.join(name)))
+}
+
+fn parse(
+    text: &str,
+    identity: &StackIdentity,
+    overrides: &BTreeMap<String, String>,
+    read: impl Fn(&str) -> Result<String, TemplateError>,
+) -> Result<StackTemplate, TemplateError> {
+    let document: Yaml = serde_norway::from_str(text)?;
+    let resolver = Resolver::new(&document, identity, overrides)?;
+    let mut template = StackTemplate {
+        functions: Vec::new(),
+        authorizer: None,
+        tables: Vec::new(),
+        buckets: Vec::new(),
+        state_machines: Vec::new(),
+        runner_projects: Vec::new(),
+    };
+    let globals = document.get("Globals").and_then(|globals| globals.get("Function")).unwrap_or(&Yaml::Null);
+    for (name, body) in document.get("Resources").and_then(Yaml::as_mapping).into_iter().flatten() {
+        let name = scalar_text(name)?;
+        let properties = body.get("Properties").unwrap_or(&Yaml::Null);
+        match body.get("Type").and_then(Yaml::as_str).unwrap_or_default() {
+            "AWS::Serverless::Function" => {
+                template.functions.push(function(&resolver, &name, globals, properties)?);
+            }
+            "AWS::Serverless::HttpApi" => template.authorizer = authorizer(&resolver, properties)?,
+            "AWS::DynamoDB::Table" => template.tables.push(resolver.resolve(properties)?),
+            "AWS::S3::Bucket" => template.buckets.push(required_text(&resolver, properties, "BucketName")?),
+            "AWS::Serverless::StateMachine" => {
+                template.state_machines.push(state_machine(&resolver, properties, &read)?);
+            }
+            "AWS::CodeBuild::Project" => {
+                template.runner_projects.push(runner_project(&resolver, properties)?)
+            }
+            // Permissions, log groups and alarms have no part in what runs on one machine.
+            _ => {}
+        }
+    }
+    Ok(template)
+}
+
+fn required<'y>(properties: &'y Yaml, key: &str) -> Result<&'y Yaml, TemplateError> {
+    properties.get(key).ok_or_else(|| TemplateError::Malformed(format!("a resource lacks its {key}")))
+}
+
+fn required_text(resolver: &Resolver<'_>, properties: &Yaml, key: &str) -> Result<String, TemplateError> {
+    resolver.text(required(properties, key)?)
+}
+
+fn function(
+    resolver: &Resolver<'_>,
+    resource: &str,
+    globals: &Yaml,
+    properties: &Yaml,
+) -> Result<FunctionSpec, TemplateError> {
+    let number = |key: &str, default: u64| -> Result<u64, TemplateError> {
+        let Some(value) = properties.get(key).or_else(|| globals.get(key)) else { return Ok(default) };
+        let text = resolver.text(value)?;
+        text.parse()
+            .map_err(|_| TemplateError::Malformed(format!("{key} of {resource} is no number: {text}")))
+    };
+    let mut environment = BTreeMap::new();
+    for level in [globals, properties] {
+        let variables = level.get("Environment").and_then(|environment| environment.get("Variables"));
+        for (key, value) in variables.and_then(Yaml::as_mapping).into_iter().flatten() {
+            environment.insert(scalar_text(key)?, resolver.text(value)?);
+        }
+    }
+    let code = required_text(resolver, properties, "CodeUri")?;
+    let folder = code.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    let mut routes = Vec::new();
+    let mut every = None;
+    for event in
+        properties.get("Events").and_then(Yaml::as_mapping).into_iter().flatten().map(|(_, event)| event)
+    {
+        let details = event.get("Properties").unwrap_or(&Yaml::Null);
+        match event.get("Type").and_then(Yaml::as_str).unwrap_or_default() {
+            "HttpApi" => routes.push(route(resolver, details)?),
+            "ScheduleV2" | "Schedule" => {
+                let expression = details.get("ScheduleExpression").or_else(|| details.get("Schedule"));
+                every = Some(rate(&resolver.text(expression.unwrap_or(&Yaml::Null))?)?);
+            }
+            other => return Err(TemplateError::Unsupported(format!("event type {other} of {resource}"))),
+        }
+    }
+    Ok(FunctionSpec {
+        name: required_text(resolver, properties, "FunctionName")?,
+        timeout: Duration::from_secs(number("Timeout", 3)?),
+        memory_mb: number("MemorySize", 128)?,
+        folder,
+        environment,
+        routes,
+        every,
+    })
+}
+
+fn route(resolver: &Resolver<'_>, details: &Yaml) -> Result<RouteSpec, TemplateError> {
+    let authorizer = details.get("Auth").and_then(|auth| auth.get("Authorizer")).and_then(Yaml::as_str);
+    let open = authorizer == Some("NONE");
+    let Some(path) = details.get("Path") else { return Ok(RouteSpec::Default { open }) };
+    let path = resolver.text(path)?;
+    if path == "$default" {
+        return Ok(RouteSpec::Default { open });
+    }
+    let method = required_text(resolver, details, "Method")?.to_uppercase();
+    Ok(RouteSpec::Path { method, path, open })
+}
+
+/// `rate(1 minute)` and the like; a cron expression is not known here.
+fn rate(expression: &str) -> Result<Duration, TemplateError> {
+    let unknown = || TemplateError::Unsupported(format!("the schedule {expression}"));
+    let inner =
+        expression.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(')')).ok_or_else(unknown)?;
+    let (count, unit) = inner.split_once(' ').ok_or_else(unknown)?;
+    let count: u64 = count.parse().map_err(|_| unknown())?;
+    let seconds = match unit.trim_end_matches('s') {
+        "minute" => 60,
+        "hour" => 3600,
+        "day" => 86_400,
+        _ => return Err(unknown()),
+    };
+    Ok(Duration::from_secs(count * seconds))
+}
+
+fn authorizer(resolver: &Resolver<'_>, properties: &Yaml) -> Result<Option<AuthorizerSpec>, TemplateError> {
+    let Some(auth) = properties.get("Auth") else { return Ok(None) };
+    let Some(name) = auth.get("DefaultAuthorizer") else { return Ok(None) };
+    let name = resolver.text(name)?;
+    let details = auth
+        .get("Authorizers")
+        .and_then(|all| all.get(name.as_str()))
+        .ok_or_else(|| TemplateError::Unresolved(format!("authorizer {name}")))?;
+    let version = required_text(resolver, details, "AuthorizerPayloadFormatVersion")?;
+    let simple = details.get("EnableSimpleResponses").and_then(Yaml::as_bool).unwrap_or(false);
+    if version != "2.0" || !simple {
+        return Err(TemplateError::Unsupported(
+            "an authorizer other than of format 2.0 with simple responses".to_owned(),
+        ));
+    }
+    let arn = required_text(resolver, details, "FunctionArn")?;
+    let identity = details.get("Identity").unwrap_or(&Yaml::Null);
+    let list = |key: &str| -> Result<Vec<String>, TemplateError> {
+        identity
+            .get(key)
+            .and_then(Yaml::as_sequence)
+            .into_iter()
+            .flatten()
+            .map(|item| resolver.text(item))
+            .collect()
+    };
+    for unknown in ["QueryStrings", "StageVariables"] {
+        if identity.get(unknown).is_some() {
+            return Err(TemplateError::Unsupported(format!("{unknown} as an authorizer's identity")));
+        }
+    }
+    let identity_context = list("Context")?;
+    if let Some(unknown) = identity_context.iter().find(|name| *name != "routeKey") {
+        return Err(TemplateError::Unsupported(format!("$context.{unknown} as an authorizer's identity")));
+    }
+    let seconds = identity.get("ReauthorizeEvery").and_then(Yaml::as_u64).unwrap_or(0);
+    Ok(Some(AuthorizerSpec {
+        function: arn.rsplit(':').next().unwrap_or_default().to_owned(),
+        identity_headers: list("Headers")?,
+        identity_context,
+        reauthorize_every: Duration::from_secs(seconds),
+    }))
+}
+
+fn state_machine(
+    resolver: &Resolver<'_>,
+    properties: &Yaml,
+    read: impl Fn(&str) -> Result<String, TemplateError>,
+) -> Result<StateMachineSpec, TemplateError> {
+    let mut definition = read(&required_text(resolver, properties, "DefinitionUri")?)?;
+    let substitutions = properties.get("DefinitionSubstitutions").and_then(Yaml::as_mapping);
+    for (key, value) in substitutions.into_iter().flatten() {
+        definition = definition.replace(&format!("${{{}}}", scalar_text(key)?), &resolver.text(value)?);
+    }
+    if let Some(start) = definition.find("${") {
+        let rest: String = definition[start..].chars().take(40).collect();
+        return Err(TemplateError::Unresolved(format!("a substitution of the state machine at {rest}")));
+    }
+    Ok(StateMachineSpec { name: required_text(resolver, properties, "Name")?, definition })
+}
+
+fn runner_project(resolver: &Resolver<'_>, properties: &Yaml) -> Result<RunnerProjectSpec, TemplateError> {
+    let location = required_text(resolver, required(properties, "Source")?, "Location")?;
+    let (source_bucket, source_key) = location.split_once('/').ok_or_else(|| {
+        TemplateError::Malformed(format!("the runner's source is no bucket/key: {location}"))
+    })?;
+    let mut environment = BTreeMap::new();
+    let variables =
+        properties.get("Environment").and_then(|environment| environment.get("EnvironmentVariables"));
+    for variable in variables.and_then(Yaml::as_sequence).into_iter().flatten() {
+        environment
+            .insert(required_text(resolver, variable, "Name")?, required_text(resolver, variable, "Value")?);
+    }
+    Ok(RunnerProjectSpec {
+        name: required_text(resolver, properties, "Name")?,
+        source_bucket: source_bucket.to_owned(),
+        source_key: source_key.to_owned(),
+        environment,
+        timeout_minutes: properties.get("TimeoutInMinutes").and_then(Yaml::as_u64).unwrap_or(60),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours(overrides: &[(&str, &str)]) -> Result<StackTemplate, TemplateError> {
+        let identity = StackIdentity {
+            stack_name: "ciab-local".into(),
+            region: "us-east-1".into(),
+            account: "123456789012".into(),
+        };
+        let key = "0".repeat(64);
+        let mut all: BTreeMap<String, String> = BTreeMap::from([("ApiKeySha256".to_owned(), key)]);
+        all.extend(overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra")), &identity, &all)
+    }
+
+    #[test]
+    fn the_deployed_template_is_understood_whole() {
+        let template = ours(&[]).unwrap();
+        let build = template.functions.iter().find(|function| function.folder == "build-image").unwrap();
+        assert_eq!(build.name, "ciab-local-build-image");
+        let expected = RouteSpec::Path {
+            method: "POST".to_owned(),
+            path: "/api/v1/images/build".to_owned(),
+            open: false,
+        };
+        assert_eq!(build.routes, [expected]);
+        assert_eq!(build.environment["CIAB_TABLE"], "ciab-local");
+        assert_eq!(build.environment["CIAB_BUCKET"], "ciab-local-123456789012");
+        assert_eq!(
+            build.environment["CIAB_STATE_MACHINE_ARN"],
+            "arn:aws:states:us-east-1:123456789012:stateMachine:ciab-local-build-image"
+        );
+        assert!(!build.environment.contains_key("CIAB_API_KEY_SHA256"));
+        let poller = template.functions.iter().find(|function| function.folder == "poll-builds").unwrap();
+        assert_eq!(poller.every, Some(Duration::from_secs(60)));
+        let authorizer = template.authorizer.unwrap();
+        assert_eq!(authorizer.function, "ciab-local-authorize-request");
+        assert_eq!(template.runner_projects[0].source_key, "runner/ciab-runner-x86_64.zip");
+        assert_eq!(template.state_machines[0].name, "ciab-local-build-image");
+        assert_eq!(template.tables[0]["TableName"], "ciab-local");
+    }
+
+    #[test]
+    fn every_function_is_named_after_its_folder_and_so_is_its_resource() {
+        for function in ours(&[]).unwrap().functions {
+            assert_eq!(function.name, format!("ciab-local-{}", function.folder));
+            let words = function.folder.split('-').map(|word| word[..1].to_uppercase() + &word[1..]);
+            let resource = format!("\n  {}Function:\n", words.collect::<String>());
+            assert!(include_str!("../../../infra/template.yaml").contains(&resource), "{resource}");
+        }
+    }
+
+    #[test]
+    fn only_health_and_readiness_are_open() {
+        let open: Vec<String> = ours(&[])
+            .unwrap()
+            .functions
+            .into_iter()
+            .flat_map(|function| function.routes)
+            .filter_map(|route| match route {
+                RouteSpec::Path { path, open: true, .. } => Some(path),
+                RouteSpec::Default { open: true } => Some("$default".to_owned()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(open, ["/health", "/ready"]);
+    }
+
+    #[test]
+    fn a_region_outside_the_allowed_ones_cannot_be_the_default() {
+        let error = ours(&[("DefaultRegion", "eu-west-1")]).unwrap_err().to_string();
+        assert!(error.contains("AllowedRegions"), "{error}");
+        ours(&[("DefaultRegion", "eu-west-1"), ("AllowedRegions", "us-east-1,eu-west-1")]).unwrap();
+    }
+}

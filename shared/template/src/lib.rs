@@ -1,0 +1,26 @@
+//! Packer templates: where they come from, what they hold, and how a build's tags get into them.
+//!
+//! Everything here is a pure function over bytes. This crate must never read or write a file, the network, the clock or
+//! the environment; whoever calls it does that.
+#![warn(missing_docs)]
+
+mod archive;
+mod builtin;
+mod bundle;
+mod error;
+mod hcl;
+mod source;
+mod tagging;
+mod variables;
+
+pub use archive::{ArchiveError, ArchivedFile, UnpackLimits, VARIABLES_FILE, read_tar_gz};
+pub use builtin::{builtin, builtin_names};
+pub use bundle::{Bundle, BundleError};
+pub use error::TemplateError;
+pub use hcl::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary, read};
+pub use source::{SubmittedTemplate, TemplateSource, TemplateSourceError};
+pub use tagging::{PackerVersion, TagError, TagOptions, check_tag, tag};
+pub use variables::{
+    STANDARD_VARIABLES, StandardValues, VariableError, check_variables, fill_in, standard_values,
+    variables_file,
+};

@@ -1,0 +1,184 @@
+//! For any template: tagging only adds, adds only where it means to, and adds nothing the second time.
+
+#![expect(clippy::unwrap_used, reason = "a test stops where its own set-up fails")]
+
+use std::collections::BTreeMap;
+
+use ciab_template::{Bundle, PackerVersion, TagOptions, tag};
+use hcl_edit::structure::Body;
+use proptest::prelude::*;
+
+/// What tagging may set in a source.
+const OURS: [&str; 11] = [
+    "run_tags",
+    "run_volume_tags",
+    "tags",
+    "snapshot_tags",
+    "root_volume_tags",
+    "spot_tags",
+    "shutdown_behavior",
+    "temporary_key_pair_name",
+    "custom_endpoint_ec2",
+    "skip_region_validation",
+    "skip_metadata_api_check",
+];
+
+fn options(endpoint: bool) -> TagOptions {
+    let tags = [("ciab:build-id", "0e7f"), ("ciab:expires-at", "2026-01-01T00:00:00Z")];
+    TagOptions {
+        tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        image_tags: BTreeMap::from([("Our ${own}".to_owned(), "x".to_owned())]),
+        packer_version: PackerVersion { major: 1, minor: 11, patch: 0 },
+        endpoint: endpoint.then(|| "http://127.0.0.1:9".to_owned()),
+        temporary_key_pair_name: Some("ciab-0e7f".to_owned()),
+    }
+}
+
+/// What an author may give a tag attribute.
+fn tag_value() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "{}",
+        "{ }",
+        "{\n  }",
+        "{ # }\n  }",
+        "null",
+        "var.tags",
+        "local.tags[\"a\"]",
+        "{ a = \"b\" }",
+        "{a=\"b\"}",
+        "{ a = \"}\", }",
+        "{ a : \"b\", \"c d\" : var.x }",
+        "{\n    a = \"b\"\n  }",
+        "{\n    a = \"b\", # }\n    // {\n  }",
+        "{\n    a = \"b\"\n    c = { d = \"e\" } }",
+        "{\n    a = <<EOF\n}\nEOF\n  }",
+        "{ (var.key) = \"b\" }",
+        "{ \"${var.key}\" = \"b\" }",
+        "merge(var.tags, { a = \"b\" })",
+        "merge(var.tags, { a = \"b\" },)",
+        "merge(var.tags, {})",
+        "merge(var.tags...)",
+        "merge(\n    var.tags, # )\n    {\n      a = \"b\" /* } */\n    }\n  )",
+        "({ a = \"b\" })",
+        "var.on ? { a = \"b\" } : {}",
+        "{ for k, v in var.tags : k => v }",
+        "jsondecode(<<EOF\n{}\nEOF\n  )",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn other_line() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "ami_name = \"x-${var.y}\"",
+        "# run_tags = {",
+        "",
+        "/* }\n */",
+        "user_data = <<-EOF\n    run_tags = { x = \"}\" }\n  EOF",
+        "instance_type = \"t3.micro\" // }",
+        "ssh_password = var.password",
+        "spot_price = \"auto\"",
+        "disable_stop_instance = true",
+        "source_ami_filter {\n    filters = { name = \"x\" }\n  }",
+        "run_tag {\n    key = \"a\"\n    value = \"b\"\n  }",
+        "ebs_volumes {\n    device_name = \"/dev/xvdf\"\n  }",
+        "dynamic \"ebs_volumes\" {\n    for_each = var.v\n    content {}\n  }",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn source(name: usize) -> impl Strategy<Value = String> {
+    let kind = prop::sample::select(vec![
+        "amazon-ebs",
+        "amazon-ebssurrogate",
+        "amazon-ebsvolume",
+        "amazon-chroot",
+        "amazon-instance",
+        "null",
+    ]);
+    let tags = prop::collection::btree_map(
+        prop::sample::select(vec![
+            "run_tags",
+            "run_volume_tags",
+            "tags",
+            "snapshot_tags",
+            "root_volume_tags",
+        ]),
+        tag_value(),
+        0..4,
+    );
+    let others = prop::collection::hash_set(other_line(), 0..4);
+    let close = prop::sample::select(vec!["}", "  }", "\t}"]);
+    (kind, tags, others, close).prop_map(move |(kind, tags, others, close)| {
+        let mut lines: Vec<_> = tags.into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        lines.extend(others);
+        let body: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+        if body.is_empty() {
+            format!("source \"{kind}\" \"s{name}\" {{}}\n")
+        } else {
+            format!("source \"{kind}\" \"s{name}\" {{\n{body}{close}\n")
+        }
+    })
+}
+
+fn template() -> impl Strategy<Value = String> {
+    let first = Just("source \"amazon-ebs\" \"always\" { communicator = \"none\" }\n".to_owned());
+    let build = Just("\nbuild {\n  sources = [\"amazon-ebs.always\", \"amazon-ebs.s0\"]\n}".to_owned());
+    (first, source(0), source(1), build, any::<bool>()).prop_map(|(first, one, two, build, windows)| {
+        let text = format!("{first}{one}# between {{\n{two}{build}");
+        if windows { text.replace('\n', "\r\n") } else { text }
+    })
+}
+
+fn tagged(text: &str, endpoint: bool) -> String {
+    let bundle = Bundle::from_files([("a.pkr.hcl", text)]).unwrap();
+    let bundle = tag(&bundle, &options(endpoint)).unwrap();
+    String::from_utf8(bundle.get("a.pkr.hcl").unwrap().to_vec()).unwrap()
+}
+
+/// Whether `whole` is `part` with something added.
+fn only_adds(part: &str, whole: &str) -> bool {
+    let mut rest = whole.chars();
+    part.chars().all(|wanted| rest.any(|character| character == wanted))
+}
+
+/// The body without what tagging may set. Bodies compare by what they mean: white space and comments do not count.
+fn without_ours(text: &str) -> Body {
+    let mut body: Body = text.parse().unwrap();
+    strip(&mut body);
+    body
+}
+
+fn strip(body: &mut Body) {
+    for name in OURS {
+        body.remove_attribute(name);
+    }
+    for block in body.blocks_mut() {
+        strip(&mut block.body);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tagging_only_adds(text in template(), endpoint: bool) {
+        let tagged = tagged(&text, endpoint);
+        // `null` is the one value of the author's that ours replaces.
+        if !text.contains("null\n") && !text.contains("null\r\n") {
+            prop_assert!(only_adds(&text, &tagged), "{}", tagged);
+        }
+        prop_assert_eq!(without_ours(&text), without_ours(&tagged));
+    }
+
+    #[test]
+    fn tagging_twice_is_tagging_once(text in template(), endpoint: bool) {
+        let once = tagged(&text, endpoint);
+        prop_assert_eq!(&tagged(&once, endpoint), &once);
+    }
+
+    #[test]
+    fn what_is_not_a_template_never_panics(text in "[a-z{}=\"#\\n<$ ]{0,60}") {
+        let bundle = Bundle::from_files([("a.pkr.hcl", text.as_str())]).unwrap();
+        let _ = tag(&bundle, &options(true));
+    }
+}

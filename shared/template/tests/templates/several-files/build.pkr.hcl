@@ -1,0 +1,9 @@
+build {
+  sources = [
+    "source.amazon-ebs.base",
+  ]
+
+  provisioner "shell" {
+    script = "${path.root}/provision/install.sh"
+  }
+}

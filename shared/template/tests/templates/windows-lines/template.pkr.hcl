@@ -1,0 +1,14 @@
+source "amazon-ebs" "base" {
+  ami_name      = "windows lines"
+  instance_type = "t3.micro"
+  region        = "us-east-1"
+  source_ami    = "ami-0123456789abcdef0"
+  ssh_username  = "ubuntu"
+  run_tags = {
+    Name = "x"
+  }
+}
+
+build {
+  sources = ["amazon-ebs.base"]
+}
