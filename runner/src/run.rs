@@ -1,0 +1,310 @@
+//! One build from bundle to report. The order of things, and nothing else.
+//!
+//! Must never report before the log, the ledger and the manifest are stored (or could not be): whoever reads the report
+//! reads them next.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ciab_core::build::Failure;
+use ciab_core::ports::{ObjectStore, PortError, TaskTokens};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use crate::bundle;
+use crate::configuration::Configuration;
+use crate::failure::{BuildFailure, FailureName};
+use crate::ledger::LedgerWriter;
+use crate::log::{Log, Stream, Writer};
+use crate::packer::{Packer, PackerError, Run};
+use crate::packer_output::BuiltImage;
+use crate::redaction::Redaction;
+use crate::report::{Reported, report, send_heartbeats};
+use crate::sensitive_variables;
+use crate::stop::{StopReason, StopSwitch};
+
+/// How long the last things are tried to be stored before the report goes out all the same.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+/// How long the bundle is tried to be fetched.
+const FETCH: Duration = Duration::from_secs(60);
+/// Shorter AWS keys are made up for a machine without AWS, and may be words that logs are full of.
+const SHORTEST_AWS_SECRET: usize = 16;
+
+/// What the runner needs of the world.
+#[derive(Clone)]
+pub struct Ports {
+    /// The stack's bucket.
+    pub objects: Arc<dyn ObjectStore>,
+    /// The state machine's tasks.
+    pub tasks: Arc<dyn TaskTokens>,
+}
+
+/// `builds/<id>/manifest.json`: what the build was made with and what it made.
+#[derive(Debug, Default, Serialize)]
+struct Manifest {
+    build_id: String,
+    outcome: &'static str,
+    packer_version: Option<String>,
+    artifacts: Vec<BuiltImage>,
+    /// As in the report; here too for whoever gets to clean up without one.
+    failure: Option<Failure>,
+    seconds: Seconds,
+}
+
+/// How long each part took.
+#[derive(Debug, Default, Serialize)]
+struct Seconds {
+    fetch: Option<f64>,
+    init: Option<f64>,
+    validate: Option<f64>,
+    build: Option<f64>,
+}
+
+/// Runs the build and reports how it ended. `host_environment` is the runner's own environment.
+pub async fn run(
+    configuration: &Configuration,
+    ports: &Ports,
+    switch: &StopSwitch,
+    host_environment: Vec<(OsString, OsString)>,
+) -> Reported {
+    let build_id = configuration.build_id;
+    let log = Log::new(secrets(configuration, &host_environment));
+    let writer = Writer::start(&log, ports.objects.clone(), build_id);
+    let ledger = LedgerWriter::start(ports.objects.clone(), build_id);
+    let heartbeats =
+        tokio::spawn(send_heartbeats(ports.tasks.clone(), configuration.task_token.clone(), switch.clone()));
+    let deadline = tokio::spawn(stop_at(configuration.deadline, switch.clone()));
+
+    let mut manifest = Manifest { build_id: build_id.to_string(), ..Manifest::default() };
+    let build = Build { configuration, ports, switch, log: &log, ledger: &ledger };
+    let result = build.run(host_environment, &mut manifest).await;
+
+    match &result {
+        Ok(images) => {
+            manifest.outcome = "succeeded";
+            manifest.artifacts.clone_from(images);
+        }
+        Err(failure) => {
+            manifest.outcome = failure.name.as_str();
+            manifest.failure = Some(failure.failure.clone());
+            log.add(Stream::Runner, &failure.failure.message, false);
+        }
+    }
+    let manifest = store_manifest(ports, &manifest);
+    let (log_stored, ledger_stored, ()) =
+        tokio::join!(writer.finish(LAST_WRITES), ledger.finish(LAST_WRITES), manifest);
+    if !log_stored || !ledger_stored {
+        tracing::error!(log_stored, ledger_stored, "not everything about the build could be stored");
+    }
+    let reported = report(ports.tasks.as_ref(), &configuration.task_token, &result).await;
+    heartbeats.abort();
+    deadline.abort();
+    reported
+}
+
+/// What must not be shown, as far as it is known before the template is.
+fn secrets(configuration: &Configuration, environment: &[(OsString, OsString)]) -> Redaction {
+    let of_aws = environment
+        .iter()
+        .filter(|(name, _)| name == "AWS_SECRET_ACCESS_KEY" || name == "AWS_SESSION_TOKEN")
+        .filter_map(|(_, value)| value.to_str())
+        .filter(|value| value.len() >= SHORTEST_AWS_SECRET)
+        .map(str::to_owned);
+    Redaction::new(of_aws.chain([configuration.task_token.clone()]))
+}
+
+async fn stop_at(deadline: Timestamp, switch: StopSwitch) {
+    let left = deadline.duration_since(Timestamp::now());
+    sleep(Duration::try_from(left).unwrap_or(Duration::ZERO)).await;
+    switch.stop(StopReason::Deadline);
+}
+
+async fn store_manifest(ports: &Ports, manifest: &Manifest) {
+    let Ok(document) = serde_json::to_vec(manifest) else { return };
+    let key = format!("builds/{}/manifest.json", manifest.build_id);
+    let stored = tokio::time::timeout(LAST_WRITES, ports.objects.put(&key, document)).await;
+    if !matches!(stored, Ok(Ok(()))) {
+        tracing::warn!(%key, "the manifest was not stored");
+    }
+}
+
+struct Build<'a> {
+    configuration: &'a Configuration,
+    ports: &'a Ports,
+    switch: &'a StopSwitch,
+    log: &'a Log,
+    ledger: &'a LedgerWriter,
+}
+
+impl Build<'_> {
+    async fn run(
+        &self,
+        host_environment: Vec<(OsString, OsString)>,
+        manifest: &mut Manifest,
+    ) -> Result<Vec<BuiltImage>, BuildFailure> {
+        let began = Instant::now();
+        if Timestamp::now() >= self.configuration.deadline {
+            return Err(self.stopped(StopReason::Deadline));
+        }
+        let work = tempfile::Builder::new()
+            .prefix("ciab-build-")
+            .tempdir()
+            .map_err(|error| runner_failed("no folder could be made for the build", &error))?;
+        let packer = Packer::new(
+            self.configuration.packer_binary.clone(),
+            work.path(),
+            host_environment,
+            self.configuration.stop_grace,
+            self.switch.clone(),
+            self.log.clone(),
+        )
+        .map_err(|error| runner_failed("no folder could be made for the build", &error))?;
+
+        let (version, fetched) = tokio::join!(packer.version(), self.fetch_and_unpack(work.path()));
+        let version = version.map_err(|error| self.failure(error))?;
+        fetched?;
+        manifest.seconds.fetch = Some(began.elapsed().as_secs_f64());
+        manifest.packer_version = Some(version.text.clone());
+
+        if version.has_init() {
+            let began = Instant::now();
+            let run = packer.init().await.map_err(|error| self.failure(error))?;
+            manifest.seconds.init = Some(began.elapsed().as_secs_f64());
+            if !run.ended.status.success() {
+                return Err(self.packer_failed(FailureName::PackerFailed, &run, Some("packer init")));
+            }
+        }
+
+        let began = Instant::now();
+        let run = packer.validate().await.map_err(|error| self.failure(error))?;
+        manifest.seconds.validate = Some(began.elapsed().as_secs_f64());
+        if !run.ended.status.success() {
+            return Err(self.packer_failed(FailureName::TemplateInvalid, &run, Some("packer validate")));
+        }
+
+        let began = Instant::now();
+        let run = packer.build(self.ledger).await;
+        manifest.seconds.build = Some(began.elapsed().as_secs_f64());
+        if let Ok(run) = &run {
+            // Of a build that failed in part too: whoever cleans up finds copies in other regions here.
+            manifest.artifacts = run.told.images().to_vec();
+        }
+        let run = run.map_err(|error| self.failure(error))?;
+        if !run.ended.status.success() || run.told.error_count() > 0 {
+            return Err(self.packer_failed(FailureName::PackerFailed, &run, None));
+        }
+        if run.told.images().is_empty() {
+            return Err(BuildFailure::new(
+                FailureName::PackerFailed,
+                "Packer ended without an error but made no AMI: the template has no build with an Amazon source, \
+                 or its source makes no image",
+            ));
+        }
+        Ok(run.told.images().to_vec())
+    }
+
+    async fn fetch_and_unpack(&self, work: &Path) -> Result<(), BuildFailure> {
+        let bundle = self.fetch().await?;
+        let folder = work.to_owned();
+        let unpacked = tokio::task::spawn_blocking(move || {
+            bundle::unpack(&bundle, &folder)?;
+            let template = folder.join(bundle::TEMPLATE_FOLDER);
+            Ok::<_, bundle::BundleError>(sensitive_variables::values(
+                &template,
+                &folder.join(ciab_template::VARIABLES_FILE),
+            ))
+        })
+        .await
+        .map_err(|error| runner_failed("the bundle could not be unpacked", &error))?;
+        let secrets = unpacked.map_err(|error| runner_failed("the bundle could not be unpacked", &error))?;
+        // Before Packer reads them for the first time.
+        self.log.add_secrets(secrets);
+        Ok(())
+    }
+
+    async fn fetch(&self) -> Result<Vec<u8>, BuildFailure> {
+        let key = format!("builds/{}/template.tar.gz", self.configuration.build_id);
+        let until = Instant::now() + FETCH;
+        let mut pause = Duration::from_millis(200);
+        loop {
+            let got = tokio::select! {
+                got = self.ports.objects.get(&key) => got,
+                reason = self.switch.stopped() => return Err(self.stopped(reason)),
+            };
+            match got {
+                Ok(Some(bundle)) => return Ok(bundle),
+                Ok(None) => {
+                    let message = format!("The bundle {key} is not in the bucket");
+                    return Err(BuildFailure::new(FailureName::RunnerFailed, message));
+                }
+                Err(PortError::Unavailable { .. }) if Instant::now() + pause < until => sleep(pause).await,
+                Err(error) => return Err(runner_failed("the bundle could not be fetched", &error)),
+            }
+            pause *= 2;
+        }
+    }
+
+    fn failure(&self, error: PackerError) -> BuildFailure {
+        match error {
+            PackerError::Stopped { reason, told } => {
+                let last = told.failed_or_last_step();
+                self.stopped(reason)
+                    .at(last.step.map(|step| self.log.masked(&step)), self.lines(last.last_lines))
+            }
+            PackerError::NotStarted { .. } | PackerError::NoVersion { .. } => {
+                BuildFailure::new(FailureName::RunnerFailed, with_sources(&error))
+            }
+        }
+    }
+
+    fn stopped(&self, reason: StopReason) -> BuildFailure {
+        match reason {
+            StopReason::Deadline => BuildFailure::timed_out(self.configuration.timeout_secs),
+            StopReason::TaskGone => BuildFailure::new(
+                FailureName::RunnerFailed,
+                "The state machine no longer waits for this build, so it was stopped",
+            ),
+            StopReason::Signal => BuildFailure::new(
+                FailureName::RunnerFailed,
+                "The runner was told to end before Packer had ended",
+            ),
+        }
+    }
+
+    fn packer_failed(&self, name: FailureName, run: &Run, step: Option<&str>) -> BuildFailure {
+        let failed = run.told.failed_or_last_step();
+        let message = run.told.complaint().unwrap_or_else(|| {
+            let ended = run.ended.status;
+            format!("Packer ended without saying why ({ended})")
+        });
+        let step = step.map(str::to_owned).or(failed.step);
+        BuildFailure::new(name, self.log.masked(&message))
+            .at(step.map(|step| self.log.masked(&step)), self.lines(failed.last_lines))
+    }
+
+    fn lines(&self, lines: Vec<String>) -> Vec<String> {
+        lines.iter().map(|line| self.log.masked(line)).collect()
+    }
+}
+
+fn runner_failed(what: &str, error: &dyn Error) -> BuildFailure {
+    BuildFailure::new(
+        FailureName::RunnerFailed,
+        format!("The runner failed: {what}: {}", with_sources(error)),
+    )
+}
+
+/// The error with what it comes from, for one line.
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
