@@ -18,13 +18,14 @@ mod template;
 mod work_dir;
 
 use std::error::Error;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use settings::{Command, CommandLine, Settings};
+use settings::{Command, CommandLine, Settings, Up};
 use work_dir::WorkDir;
 
 /// moto's account.
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
     if let Some(code) = ciab_local_ec2::run_if_asked() {
         return code;
     }
-    let CommandLine { command: Command::Up(up) } = CommandLine::parse();
+    let command = CommandLine::parse().command;
     let filter = EnvFilter::try_from_env("CIAB_LOCAL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -49,6 +50,20 @@ fn main() -> ExitCode {
         .init();
     // The HTTP client wants one even though nothing here speaks TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    match command {
+        Command::Up(up) => run_stack(up),
+        Command::RootFilesystem(wanted) => make_root_filesystem(&wanted.out).unwrap_or_else(|error| refuse(&error)),
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn make_root_filesystem(folder: &Path) -> anyhow::Result<ExitCode> {
+    let root = ciab_local_ec2::build_root_filesystem(folder).await?;
+    writeln!(std::io::stdout(), "{}", root.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_stack(up: Up) -> ExitCode {
     let prepared = Settings::check(up).and_then(|settings| {
         let work_dir = WorkDir::create(settings.up.work_dir.as_deref())?;
         Ok((settings, work_dir))

@@ -23,6 +23,15 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Start the stack in the foreground; Ctrl-C stops it and removes all it made
     Up(Up),
+    /// Make the root file system that instances boot from, unless the folder has one of the same recipe; prints its path
+    RootFilesystem(RootFilesystem),
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct RootFilesystem {
+    /// Where root file systems are kept, each in a folder of its own
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Args, Clone)]
