@@ -107,7 +107,7 @@ impl Build {
         self.start
     }
 
-    /// The part of the id that is unique, fit for a folder's name.
+    /// The part of the id that is unique: the log stream's name.
     pub(super) fn unique(&self) -> &str {
         self.id.rsplit(':').next().unwrap_or_default()
     }

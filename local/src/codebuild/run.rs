@@ -47,7 +47,8 @@ pub(super) fn start(
     source: Arc<SourceCache>,
 ) {
     tokio::spawn(async move {
-        let folder = surroundings.work_dir.join(build.unique());
+        // A short name: Packer's plugins listen on Unix sockets below it, whose paths may have 107 bytes.
+        let folder = surroundings.work_dir.join(build.number().to_string());
         let status = match run(&build, &surroundings, overrides, &source, &folder).await {
             Ok(status) => status,
             Err(error) => {

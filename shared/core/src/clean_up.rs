@@ -3,6 +3,7 @@
 //! Done again by the state machine until nothing is left; must never call a build failed before, unless its patience is
 //! over.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::build::{BuildRecord, Failure, Phase, Stage};
@@ -38,7 +39,7 @@ pub struct Caught {
 /// `LeftoversRemain` while something is left; otherwise those that every step has.
 pub async fn run(deps: &Deps, input: Input) -> Result<(), StepError> {
     let record = deps.records.build(input.build_id).await?.ok_or(StepError::BuildMissing(input.build_id))?;
-    let failure = failure(&record, &input.error);
+    let failure = failure(&record, &input.error, deps.clock.now());
     fail(deps, input.build_id, failure).await
 }
 
@@ -88,7 +89,7 @@ struct FunctionCause {
 }
 
 /// Why the build fails, in words for people, from what the state machine caught.
-pub fn failure(record: &BuildRecord, caught: &Caught) -> Failure {
+pub fn failure(record: &BuildRecord, caught: &Caught, now: Timestamp) -> Failure {
     let stage = match record.phase {
         Phase::Queued | Phase::Preparing => Stage::PrepareBuild,
         Phase::Starting => Stage::StartRunner,
@@ -104,8 +105,11 @@ pub fn failure(record: &BuildRecord, caught: &Caught) -> Failure {
         "BuildTimedOut" => {
             Failure { last_log_lines: runner_lines(caught), ..Failure::timed_out(record.timeout_secs) }
         }
-        "States.Timeout" => Failure::timed_out(record.timeout_secs),
-        "States.HeartbeatTimeout" => {
+        // Some interpreters tell a lost heartbeat by this name too: before the deadline it can be nothing else.
+        "States.Timeout" if record.deadline.is_none_or(|deadline| now >= deadline) => {
+            Failure::timed_out(record.timeout_secs)
+        }
+        "States.Timeout" | "States.HeartbeatTimeout" => {
             Failure::of(Stage::RunPacker, "the build's runner gave no sign of life any more")
         }
         "PackerFailed" | "TemplateInvalid" | "RunnerFailed" => {
@@ -144,17 +148,20 @@ fn internal(stage: Stage) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::tests::building;
+    use crate::build::tests::{building, time};
 
-    fn caught(error: &str, cause: &str) -> Caught {
-        Caught { error: error.into(), cause: cause.into() }
+    fn failed(error: &str, cause: &str, at: &str) -> Failure {
+        failure(&building(), &Caught { error: error.into(), cause: cause.into() }, time(at))
     }
+
+    const DURING: &str = "2026-03-25T14:40:00Z";
+    const AFTER: &str = "2026-03-25T15:00:10Z";
 
     #[test]
     fn what_packer_said_is_told() {
         let cause = r#"{"stage": "run-packer", "step": "shell", "message": "Script exited with non-zero exit status: 7",
                         "last_log_lines": ["a", "b"]}"#;
-        let failure = failure(&building(), &caught("PackerFailed", cause));
+        let failure = failed("PackerFailed", cause, DURING);
         assert_eq!(failure.message, "Script exited with non-zero exit status: 7");
         assert_eq!(failure.step.as_deref(), Some("shell"));
         assert_eq!(failure.last_log_lines, ["a", "b"]);
@@ -163,9 +170,17 @@ mod tests {
     #[test]
     fn a_time_out_is_told_with_the_builds_own_time() {
         for name in ["BuildTimedOut", "States.Timeout"] {
-            let failure = failure(&building(), &caught(name, "{}"));
+            let failure = failed(name, "{}", AFTER);
             assert_eq!(failure.message, "Packer build timed out after 1800 seconds");
             assert!(failure.timed_out);
+        }
+    }
+
+    #[test]
+    fn a_lost_heartbeat_is_no_time_out() {
+        for name in ["States.HeartbeatTimeout", "States.Timeout"] {
+            let failure = failed(name, "", DURING);
+            assert!(!failure.timed_out && failure.message.contains("sign of life"), "{failure:?}");
         }
     }
 
@@ -173,7 +188,7 @@ mod tests {
     fn internals_are_not_told() {
         let cause = r#"{"errorType": "ServiceRefused", "errorMessage": "arn:aws:secret"}"#;
         for name in ["ServiceRefused", "Runtime.ExitError", "Lambda.Unknown"] {
-            let failure = failure(&building(), &caught(name, cause));
+            let failure = failed(name, cause, DURING);
             assert!(!failure.message.contains("arn:"), "{}", failure.message);
         }
     }
@@ -181,7 +196,7 @@ mod tests {
     #[test]
     fn a_rejected_template_is_told_to_its_author() {
         let cause = r#"{"errorType": "TemplateRejected", "errorMessage": "no Amazon source"}"#;
-        let failure = failure(&building(), &caught("TemplateRejected", cause));
+        let failure = failed("TemplateRejected", cause, DURING);
         assert_eq!((failure.stage, failure.message.as_str()), (Stage::PrepareBuild, "no Amazon source"));
     }
 }
