@@ -1,0 +1,173 @@
+//! EC2, as far as builds need it, in every region.
+//!
+//! Must never judge what is ours: it finds, tells, and deletes what it is told to delete.
+
+mod describe;
+mod find;
+mod resources;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::types::InstanceStateName;
+use ciab_core::ids::{ImageId, Region};
+use ciab_core::ports::{Cloud, CloudImage, Deletion, PortError, Trace};
+use ciab_core::resource::{Resource, ResourceKind};
+
+use crate::failure::{Call, answered};
+
+const SERVICE: &str = "ec2";
+
+const fn call(operation: &'static str) -> Call {
+    Call { service: SERVICE, operation }
+}
+
+/// EC2's ways of saying that something does not exist, or does not any more.
+const GONE: [&str; 8] = [
+    "InvalidAMIID.NotFound",
+    "InvalidAMIID.Unavailable",
+    "InvalidGroup.NotFound",
+    "InvalidGroupId.NotFound",
+    "InvalidInstanceID.NotFound",
+    "InvalidKeyPair.NotFound",
+    "InvalidSnapshot.NotFound",
+    "InvalidVolume.NotFound",
+];
+
+/// EC2's ways of saying that something else still holds it.
+const IN_USE: [&str; 5] =
+    ["DependencyViolation", "InvalidGroup.InUse", "InvalidSnapshot.InUse", "VolumeInUse", "IncorrectState"];
+
+/// EC2 in any region, with one client for each.
+#[derive(Debug)]
+pub struct Ec2Cloud {
+    config: SdkConfig,
+    clients: Mutex<HashMap<Region, Client>>,
+}
+
+impl Ec2Cloud {
+    /// EC2, asked with this configuration's credentials; its region does not matter.
+    pub fn new(config: &SdkConfig) -> Self {
+        Self { config: config.clone(), clients: Mutex::default() }
+    }
+
+    fn client(&self, region: &Region) -> Client {
+        // A panic elsewhere leaves the map as good as it was.
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            let region = aws_config::Region::new(region.to_string());
+            Client::from_conf(aws_sdk_ec2::config::Builder::from(&self.config).region(region).build())
+        };
+        clients.entry(region.clone()).or_insert_with(make).clone()
+    }
+}
+
+/// What an answer to a deletion says.
+fn deletion<T, E>(
+    operation: &'static str,
+    answer: Result<T, SdkError<E, HttpResponse>>,
+) -> Result<Deletion, PortError>
+where
+    E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    match answer {
+        Ok(_) => Ok(Deletion::Gone),
+        Err(error) if answered(&error, &GONE) => Ok(Deletion::Gone),
+        Err(error) if answered(&error, &IN_USE) => Ok(Deletion::InUse),
+        Err(error) => Err(call(operation).failed(error)),
+    }
+}
+
+async fn terminate(client: &Client, id: &str) -> Result<Deletion, PortError> {
+    let operation = "TerminateInstances";
+    match client.terminate_instances().instance_ids(id).send().await {
+        Ok(answer) => {
+            let states = answer.terminating_instances.unwrap_or_default();
+            let terminated = states.iter().all(|change| {
+                change.current_state().and_then(|state| state.name()) == Some(&InstanceStateName::Terminated)
+            });
+            Ok(if terminated { Deletion::Gone } else { Deletion::Going })
+        }
+        Err(error) => deletion::<(), _>(operation, Err(error)),
+    }
+}
+
+#[async_trait]
+impl Cloud for Ec2Cloud {
+    async fn find(&self, region: &Region, trace: &Trace<'_>) -> Result<Vec<Resource>, PortError> {
+        find::find(&self.client(region), trace).await
+    }
+
+    async fn delete(&self, region: &Region, resource: &Resource) -> Result<Deletion, PortError> {
+        let client = self.client(region);
+        let id = resource.id.as_str();
+        match resource.kind {
+            ResourceKind::Instance => terminate(&client, id).await,
+            ResourceKind::Volume => {
+                deletion("DeleteVolume", client.delete_volume().volume_id(id).send().await)
+            }
+            ResourceKind::SecurityGroup => {
+                deletion("DeleteSecurityGroup", client.delete_security_group().group_id(id).send().await)
+            }
+            ResourceKind::KeyPair => {
+                deletion("DeleteKeyPair", client.delete_key_pair().key_name(id).send().await)
+            }
+            ResourceKind::Image => {
+                deletion("DeregisterImage", client.deregister_image().image_id(id).send().await)
+            }
+            ResourceKind::Snapshot => {
+                deletion("DeleteSnapshot", client.delete_snapshot().snapshot_id(id).send().await)
+            }
+        }
+    }
+
+    async fn images(&self, region: &Region, ids: &[ImageId]) -> Result<Vec<CloudImage>, PortError> {
+        let ids = ids.iter().map(ToString::to_string).collect();
+        let images = describe::images_by(&self.client(region), "image-id", ids).await?;
+        Ok(images.iter().filter_map(resources::cloud_image).collect())
+    }
+
+    async fn deregister(&self, region: &Region, id: &ImageId) -> Result<(), PortError> {
+        match self.client(region).deregister_image().image_id(id.as_str()).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if answered(&error, &GONE) => Ok(()),
+            Err(error) => Err(call("DeregisterImage").failed(error)),
+        }
+    }
+
+    async fn delete_snapshot(&self, region: &Region, id: &str) -> Result<(), PortError> {
+        match self.client(region).delete_snapshot().snapshot_id(id).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if answered(&error, &GONE) => Ok(()),
+            Err(error) => Err(call("DeleteSnapshot").failed(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::error::ErrorMetadata;
+    use aws_sdk_ec2::operation::delete_security_group::DeleteSecurityGroupError;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    fn answer(code: &str) -> Result<Deletion, PortError> {
+        let error = DeleteSecurityGroupError::generic(ErrorMetadata::builder().code(code).build());
+        let raw = HttpResponse::new(400.try_into().unwrap(), SdkBody::empty());
+        deletion("DeleteSecurityGroup", Err::<(), _>(SdkError::service_error(error, raw)))
+    }
+
+    #[test]
+    fn what_is_gone_and_what_is_held_are_told_from_what_may_not_be_deleted() {
+        assert_eq!(answer("InvalidGroup.NotFound").unwrap(), Deletion::Gone);
+        assert_eq!(answer("DependencyViolation").unwrap(), Deletion::InUse);
+        let refused = answer("UnauthorizedOperation").unwrap_err();
+        assert!(matches!(&refused, PortError::Refused { code, .. } if code == "UnauthorizedOperation"));
+    }
+}

@@ -1,0 +1,29 @@
+//! The adapters of the ports of `ciab-core`: one file per port, and the only crate that imports `aws-sdk-*`.
+//!
+//! Must never decide anything about a build: an adapter asks one service, translates its answer, and says how it failed.
+
+#![warn(missing_docs)]
+
+mod clock;
+mod cloud;
+mod connect;
+mod failure;
+mod identifiers;
+mod objects;
+mod records;
+mod runners;
+mod task_tokens;
+mod time;
+mod workflows;
+
+pub use aws_config::SdkConfig;
+
+pub use clock::SystemClock;
+pub use cloud::Ec2Cloud;
+pub use connect::{NoRegion, connect, connect_to};
+pub use identifiers::RandomIdentifiers;
+pub use objects::S3Objects;
+pub use records::DynamoRecords;
+pub use runners::CodeBuildRunners;
+pub use task_tokens::StepFunctionsTaskTokens;
+pub use workflows::StepFunctionsWorkflows;

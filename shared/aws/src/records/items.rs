@@ -1,0 +1,186 @@
+//! How records stand in the table: keys, and attributes that can be read in the console.
+//!
+//! Must never ask the table. A record's fields are attributes of their own; `pk`, `sk`, `active` and the time-to-live
+//! come on top.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use ciab_core::build::BuildRecord;
+use ciab_core::ids::{BuildId, ImageId, Provider, Region};
+use ciab_core::image::ImageRecord;
+use ciab_core::ports::{IdempotencyKey, PortError};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::failure::Call;
+
+pub(super) type Item = HashMap<String, AttributeValue>;
+
+/// The value of `active` on a build that needs attention.
+pub(super) const ACTIVE: &str = "1";
+/// How long an idempotency key is remembered, in seconds.
+const KEY_LIFE: i64 = 24 * 60 * 60;
+
+/// An item's primary key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    partition: String,
+    sort: String,
+}
+
+impl Key {
+    pub(super) fn build(id: BuildId) -> Self {
+        Self { partition: format!("BUILD#{id}"), sort: "BUILD".into() }
+    }
+
+    /// By the key's digest: callers choose the key, and a table's key has a length limit.
+    pub(super) fn idempotency(key: &str) -> Self {
+        let digest: String =
+            Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { partition: format!("IDEMPOTENCY#{digest}"), sort: "IDEMPOTENCY".into() }
+    }
+
+    pub(super) fn image(id: &ImageId) -> Self {
+        Self { partition: format!("IMAGE#{id}"), sort: "IMAGE".into() }
+    }
+
+    /// The image's own item and its place in each of the four listings.
+    pub(super) fn all_of_image(image: &ImageRecord) -> Vec<Self> {
+        let place = place(image.created_at, &image.image_id);
+        let filters = [
+            (None, None),
+            (Some(&image.region), None),
+            (None, Some(image.provider)),
+            (Some(&image.region), Some(image.provider)),
+        ];
+        let mut keys = vec![Self::image(&image.image_id)];
+        keys.extend(
+            filters
+                .into_iter()
+                .map(|(region, provider)| Self { partition: listing(region, provider), sort: place.clone() }),
+        );
+        keys
+    }
+
+    /// A key to ask for where only the answering matters.
+    pub(super) fn never_written() -> Self {
+        Self { partition: "READY".into(), sort: "READY".into() }
+    }
+
+    pub(super) fn in_listing(partition: &str, place: String) -> Self {
+        Self { partition: partition.to_owned(), sort: place }
+    }
+
+    pub(super) fn into_item(self) -> Item {
+        HashMap::from([
+            ("pk".to_owned(), AttributeValue::S(self.partition)),
+            ("sk".to_owned(), AttributeValue::S(self.sort)),
+        ])
+    }
+}
+
+/// The partition that holds the images of a filter.
+pub(super) fn listing(region: Option<&Region>, provider: Option<Provider>) -> String {
+    let mut partition = "IMAGES".to_owned();
+    if let Some(region) = region {
+        partition.push_str(&format!("#REGION#{region}"));
+    }
+    if let Some(provider) = provider {
+        partition.push_str(&format!("#PROVIDER#{provider}"));
+    }
+    partition
+}
+
+/// A time whose text sorts as the time does: always nine digits after the point.
+pub(super) fn sortable(time: Timestamp) -> String {
+    format!("{time:.9}")
+}
+
+/// Where an image stands in a listing.
+pub(super) fn place(created_at: Timestamp, id: &ImageId) -> String {
+    format!("{}#{id}", sortable(created_at))
+}
+
+pub(super) fn build(record: &BuildRecord, call: Call) -> Result<Item, PortError> {
+    let mut item = encoded(record, call)?;
+    // As the index's range key it must sort; to everybody else it is the same time.
+    item.insert("created_at".to_owned(), AttributeValue::S(sortable(record.created_at)));
+    if record.is_active() {
+        item.insert("active".to_owned(), AttributeValue::S(ACTIVE.to_owned()));
+    }
+    item.extend(Key::build(record.build_id).into_item());
+    Ok(item)
+}
+
+/// The image's item once for each of its keys.
+pub(super) fn image(image: &ImageRecord, call: Call) -> Result<Vec<Item>, PortError> {
+    let attributes = encoded(image, call)?;
+    Ok(Key::all_of_image(image)
+        .into_iter()
+        .map(|key| {
+            let mut item = attributes.clone();
+            item.extend(key.into_item());
+            item
+        })
+        .collect())
+}
+
+/// What stands behind an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    pub(super) request_digest: String,
+    pub(super) build_id: BuildId,
+    expires_at_epoch: i64,
+}
+
+impl Seen {
+    pub(super) fn is_alive_at(&self, now: Timestamp) -> bool {
+        self.expires_at_epoch > now.as_second()
+    }
+}
+
+pub(super) fn idempotency(key: &IdempotencyKey, record: &BuildRecord, call: Call) -> Result<Item, PortError> {
+    let seen = Seen {
+        request_digest: key.request_digest.clone(),
+        build_id: record.build_id,
+        expires_at_epoch: record.created_at.as_second() + KEY_LIFE,
+    };
+    let mut item = encoded(&seen, call)?;
+    item.extend(Key::idempotency(&key.key).into_item());
+    Ok(item)
+}
+
+fn encoded<T: Serialize>(value: &T, call: Call) -> Result<Item, PortError> {
+    serde_dynamo::to_item(value).map_err(|error| call.refused("RequestNotBuilt", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_sort_as_text() {
+        let times = ["2026-03-25T14:30:00Z", "2026-03-25T14:30:00.000000001Z", "2026-03-25T14:30:00.5Z"];
+        let texts: Vec<String> = times.iter().map(|time| sortable(time.parse().unwrap())).collect();
+        assert!(texts.is_sorted(), "{texts:?}");
+        assert_eq!(texts[0], "2026-03-25T14:30:00.000000000Z");
+    }
+
+    #[test]
+    fn each_filter_has_a_partition_of_its_own() {
+        let region = "eu-west-1".parse().unwrap();
+        assert_eq!(listing(None, None), "IMAGES");
+        assert_eq!(listing(Some(&region), None), "IMAGES#REGION#eu-west-1");
+        assert_eq!(listing(None, Some(Provider::Codex)), "IMAGES#PROVIDER#codex");
+        assert_eq!(listing(Some(&region), Some(Provider::Codex)), "IMAGES#REGION#eu-west-1#PROVIDER#codex");
+    }
+
+    #[test]
+    fn a_callers_key_of_any_length_fits_and_is_not_readable_in_the_table() {
+        let long = Key::idempotency(&"k".repeat(5000)).partition;
+        assert_eq!(long.len(), "IDEMPOTENCY#".len() + 64);
+        assert_ne!(Key::idempotency("a"), Key::idempotency("b"));
+    }
+}

@@ -1,0 +1,184 @@
+//! Runners on CodeBuild.
+//!
+//! Must never start a second runner for a build by itself: the build id is CodeBuild's idempotency token, and everything
+//! in the request follows from the order alone, so that a repeated order is the same request.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_sdk_codebuild::Client;
+use aws_sdk_codebuild::types::{Build, EnvironmentVariable, EnvironmentVariableType, StatusType};
+use ciab_core::ports::{PortError, RunnerOrder, RunnerState, Runners};
+use futures::future::try_join_all;
+use jiff::Timestamp;
+
+use crate::failure::{Call, answered};
+use crate::time::timestamp;
+
+const SERVICE: &str = "codebuild";
+/// How many ids BatchGetBuilds takes.
+const IDS_PER_CALL: usize = 100;
+/// What CodeBuild takes as a time-out, in minutes.
+const TIMEOUT_MINUTES: (i32, i32) = (5, 2160);
+/// Minutes beyond the build's own time-out, in which the runner cleans up and reports. CodeBuild's limit is only for a
+/// runner that hangs.
+const MINUTES_TO_REPORT: u32 = 2;
+
+const fn call(operation: &'static str) -> Call {
+    Call { service: SERVICE, operation }
+}
+
+/// One CodeBuild project.
+#[derive(Debug, Clone)]
+pub struct CodeBuildRunners {
+    client: Client,
+    project: String,
+}
+
+impl CodeBuildRunners {
+    /// The project with this name.
+    pub fn new(config: &SdkConfig, project: impl Into<String>) -> Self {
+        Self { client: Client::new(config), project: project.into() }
+    }
+}
+
+#[async_trait]
+impl Runners for CodeBuildRunners {
+    async fn start(&self, order: &RunnerOrder) -> Result<String, PortError> {
+        let call = call("StartBuild");
+        let started = self
+            .client
+            .start_build()
+            .project_name(&self.project)
+            .idempotency_token(order.build_id.to_string())
+            .timeout_in_minutes_override(timeout_minutes(order.timeout_secs))
+            .set_environment_variables_override(Some(environment(order, call)?))
+            .send()
+            .await
+            .map_err(|error| call.failed(error))?;
+        started.build_value.and_then(|build| build.id).ok_or_else(|| call.unreadable("the build has no id"))
+    }
+
+    async fn states(&self, ids: &BTreeSet<String>) -> Result<BTreeMap<String, RunnerState>, PortError> {
+        let all: Vec<&String> = ids.iter().collect();
+        let answers = try_join_all(all.chunks(IDS_PER_CALL).map(async |chunk| {
+            self.client
+                .batch_get_builds()
+                .set_ids(Some(chunk.iter().map(|id| (*id).clone()).collect()))
+                .send()
+                .await
+                .map_err(|error| call("BatchGetBuilds").failed(error))
+        }))
+        .await?;
+        let mut states: BTreeMap<String, RunnerState> =
+            ids.iter().map(|id| (id.clone(), RunnerState::Absent)).collect();
+        for build in answers.into_iter().flat_map(|answer| answer.builds.unwrap_or_default()) {
+            let state = state(&build);
+            if let Some(id) = build.id {
+                states.insert(id, state);
+            }
+        }
+        Ok(states)
+    }
+
+    async fn stop(&self, id: &str) -> Result<(), PortError> {
+        match self.client.stop_build().id(id).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if answered(&error, &["ResourceNotFoundException"]) => Ok(()),
+            Err(error) => Err(call("StopBuild").failed(error)),
+        }
+    }
+}
+
+/// From the time-out and not from the deadline: the same order gives the same request, whenever it is repeated.
+fn timeout_minutes(timeout_secs: u32) -> i32 {
+    let minutes = timeout_secs.div_ceil(60).saturating_add(MINUTES_TO_REPORT);
+    i32::try_from(minutes).unwrap_or(i32::MAX).clamp(TIMEOUT_MINUTES.0, TIMEOUT_MINUTES.1)
+}
+
+fn environment(order: &RunnerOrder, call: Call) -> Result<Vec<EnvironmentVariable>, PortError> {
+    [
+        ("CIAB_BUILD_ID", order.build_id.to_string()),
+        ("CIAB_TASK_TOKEN", order.task_token.clone()),
+        ("CIAB_DEADLINE", order.deadline.to_string()),
+        ("CIAB_TIMEOUT_SECS", order.timeout_secs.to_string()),
+        ("CIAB_REGION", order.region.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, value)| {
+        EnvironmentVariable::builder()
+            .name(name)
+            .value(value)
+            .r#type(EnvironmentVariableType::Plaintext)
+            .build()
+            .map_err(|error| call.refused("RequestNotBuilt", error))
+    })
+    .collect()
+}
+
+fn state(build: &Build) -> RunnerState {
+    match build.build_status {
+        None | Some(StatusType::InProgress) => RunnerState::Running,
+        Some(ref status) => RunnerState::Ended {
+            // CodeBuild always tells. Long ago where it does not: no grace is owed to a runner that surely has ended.
+            at: build.end_time.as_ref().and_then(timestamp).unwrap_or(Timestamp::UNIX_EPOCH),
+            reported: *status == StatusType::Succeeded,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> RunnerOrder {
+        RunnerOrder {
+            build_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
+            kind: ciab_core::build::RunnerKind::Codebuild,
+            task_token: "token".into(),
+            deadline: "2026-03-25T15:00:05Z".parse().unwrap(),
+            timeout_secs: 1800,
+            region: "us-east-1".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_runner_is_told_all_that_it_needs_by_its_environment() {
+        let variables: BTreeMap<String, String> = environment(&order(), call("StartBuild"))
+            .unwrap()
+            .into_iter()
+            .map(|variable| (variable.name, variable.value))
+            .collect();
+        let expected = [
+            ("CIAB_BUILD_ID", "550e8400-e29b-41d4-a716-446655440000"),
+            ("CIAB_DEADLINE", "2026-03-25T15:00:05Z"),
+            ("CIAB_REGION", "us-east-1"),
+            ("CIAB_TASK_TOKEN", "token"),
+            ("CIAB_TIMEOUT_SECS", "1800"),
+        ];
+        assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    }
+
+    #[test]
+    fn codebuilds_time_out_lies_beyond_the_builds_own_and_within_its_limits() {
+        assert_eq!(timeout_minutes(1800), 32);
+        assert_eq!(timeout_minutes(1801), 33);
+        assert_eq!(timeout_minutes(1), 5);
+        assert_eq!(timeout_minutes(u32::MAX), 2160);
+    }
+
+    #[test]
+    fn only_a_runner_that_succeeded_has_reported() {
+        let ended = |status: StatusType| {
+            let end = aws_sdk_codebuild::primitives::DateTime::from_secs(1_774_450_000);
+            state(&Build::builder().id("runner:1").build_status(status).end_time(end).build())
+        };
+        let at = Timestamp::from_second(1_774_450_000).unwrap();
+        assert_eq!(ended(StatusType::Succeeded), RunnerState::Ended { at, reported: true });
+        for status in [StatusType::Failed, StatusType::Fault, StatusType::Stopped, StatusType::TimedOut] {
+            assert_eq!(ended(status), RunnerState::Ended { at, reported: false });
+        }
+        assert_eq!(ended(StatusType::InProgress), RunnerState::Running);
+    }
+}
