@@ -146,7 +146,7 @@ fn tag_options(settings: &Settings, record: &BuildRecord, digest: &str) -> TagOp
         (tag::BUILD_ID, record.build_id.to_string()),
         (tag::PROVIDER, record.provider.to_string()),
         (tag::TEMPLATE_DIGEST, digest.to_owned()),
-        (tag::EXPIRES_AT, end.to_string()),
+        (tag::EXPIRES_AT, Timestamp::from_second(end.as_second()).unwrap_or(end).to_string()),
     ];
     TagOptions {
         tags: tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),

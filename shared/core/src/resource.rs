@@ -142,7 +142,8 @@ fn proof(resource: &Resource, owner: &Owner<'_>, known: &BTreeSet<&str>) -> Opti
         (None, None) => {}
     }
     // What is older than the build cannot be the build's, whatever a ledger says.
-    if resource.created_at.is_some_and(|at| at < owner.began) {
+    // EC2 tells times to the whole second.
+    if resource.created_at.is_some_and(|at| at.as_second() < owner.began.as_second()) {
         return None;
     }
     let has_own_parent = resource.parents.iter().any(|parent| known.contains(parent.as_str()));

@@ -53,7 +53,9 @@ fn request(event: ApiGatewayV2httpRequest) -> Result<HttpRequest, ApiError> {
     let headers = event
         .headers
         .iter()
-        .filter_map(|(name, value)| Some((name.as_str().to_ascii_lowercase(), value.to_str().ok()?.to_owned())))
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_ascii_lowercase(), value.to_str().ok()?.to_owned()))
+        })
         .collect();
     Ok(HttpRequest {
         method: event.request_context.http.method.to_string(),
