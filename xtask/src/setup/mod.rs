@@ -1,0 +1,140 @@
+//! Finds or installs what the tasks need on a machine where nothing was installed by hand.
+//!
+//! It may run any number of times and twice at once: one lock covers all of it, what is there is left alone, and a
+//! result that was not finished is never taken for one. Only a Debian machine, as root, gets packages installed;
+//! elsewhere it says by name what is missing. Registries and mirrors are the machine's own configuration's.
+
+mod apt_packages;
+mod cache;
+mod dynamodb_local;
+mod programs;
+mod python_environment;
+mod root_filesystem;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::build_binaries::{self, Binaries, Selection};
+use crate::{process, progress};
+use cache::Cache;
+use programs::Program;
+
+/// What the local stack needs beside our own binaries.
+pub(crate) struct StackTools {
+    pub(crate) packer: PathBuf,
+    /// What templates have to be prepared for: Debian's Packer is older than the one that is deployed.
+    pub(crate) packer_version: String,
+    /// The interpreter of our Python environment.
+    python: PathBuf,
+    pub(crate) moto_server: PathBuf,
+    /// The Lambda emulator that the tests compare the stack's with.
+    pub(crate) cargo_lambda: PathBuf,
+    /// None where this machine can't host instances; the stack then says so and builds without provisioning.
+    pub(crate) root_filesystem: Option<PathBuf>,
+    pub(crate) binaries: Binaries,
+}
+
+/// What the tests need beside the stack.
+pub(crate) struct TestTools {
+    pub(crate) dynamodb_local: PathBuf,
+    pub(crate) java: PathBuf,
+    pub(crate) shellcheck: PathBuf,
+}
+
+const FOR_STACK: &[Program] = &[
+    Program::PACKER,
+    Program::PYTHON,
+    Program::MMDEBSTRAP,
+    Program::IP,
+    Program::SSH,
+    Program::SSH_KEYGEN,
+    Program::UNSHARE,
+    Program::CERTIFICATES,
+];
+const FOR_TESTS: &[Program] = &[Program::JAVA, Program::SHELLCHECK];
+
+/// Sets up all there is to set up.
+pub(crate) fn everything() -> Result<()> {
+    for_tests(Selection::Stack).map(|_| ())
+}
+
+/// Sets up what the stack needs and builds its binaries; says how long each of the two took, in seconds.
+pub(crate) fn for_stack() -> Result<(StackTools, Durations)> {
+    let cache = Cache::open()?;
+    prepare(&cache, FOR_STACK, Selection::Stack)
+}
+
+/// Sets up what stack and tests need and builds their binaries.
+pub(crate) fn for_tests(selection: Selection) -> Result<(StackTools, TestTools)> {
+    let cache = Cache::open()?;
+    let programs = [FOR_STACK, FOR_TESTS].concat();
+    let (stack, _) = prepare(&cache, &programs, selection)?;
+    let lock = cache.lock()?;
+    let tests = TestTools {
+        dynamodb_local: dynamodb_local::jar(&lock, &stack.python)?,
+        java: Program::JAVA.path()?,
+        shellcheck: Program::SHELLCHECK.path()?,
+    };
+    Ok((stack, tests))
+}
+
+/// Seconds that the two halves of the preparation took.
+pub(crate) struct Durations {
+    pub(crate) setup: f64,
+    pub(crate) build_binaries: f64,
+}
+
+fn prepare(cache: &Cache, programs: &[Program], selection: Selection) -> Result<(StackTools, Durations)> {
+    let mut setup = Duration::ZERO;
+    let begun = Instant::now();
+    let python = {
+        let lock = cache.lock()?;
+        apt_packages::ensure(programs)?;
+        python_environment::ensure(&lock)?
+    };
+    setup += begun.elapsed();
+
+    let begun = Instant::now();
+    let binaries = build_binaries::build(selection)?;
+    let build_binaries = begun.elapsed();
+
+    // Last, since the binary that makes the root file system has to be built first.
+    let begun = Instant::now();
+    let root_filesystem = match root_filesystem::obstacle() {
+        None => Some(root_filesystem::ensure(&cache.lock()?, &binaries)?),
+        Some(obstacle) => {
+            progress::note(&format!(
+                "no root file system for instances: {obstacle}; images will not be provisioned"
+            ));
+            None
+        }
+    };
+    setup += begun.elapsed();
+
+    let packer = Program::PACKER.path()?;
+    let tools = StackTools {
+        packer_version: version_of(&packer)?,
+        packer,
+        python: python.join("bin/python"),
+        moto_server: python.join("bin/moto_server"),
+        cargo_lambda: python.join("bin/cargo-lambda"),
+        root_filesystem,
+        binaries,
+    };
+    let durations = Durations { setup: setup.as_secs_f64(), build_binaries: build_binaries.as_secs_f64() };
+    Ok((tools, durations))
+}
+
+/// The version in `Packer v1.6.6`, the first line of what `packer version` prints.
+fn version_of(packer: &Path) -> Result<String> {
+    let printed =
+        process::capture(Command::new(packer).arg("version").env("CHECKPOINT_DISABLE", "1"))?.stdout;
+    let first = printed.lines().next().unwrap_or_default();
+    let version = first.strip_prefix("Packer v").with_context(|| {
+        format!("{} is not HashiCorp's Packer: `packer version` printed {first:?}", packer.display())
+    })?;
+    Ok(version.to_owned())
+}

@@ -1,0 +1,111 @@
+//! `cargo xtask test`: sets up, builds, and runs every test there is.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::build_binaries::Selection;
+use crate::setup::{self, StackTools, TestTools};
+use crate::{process, progress, workspace};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Passed on to `cargo test`, for example: -- --package ciab-core, or: -- -- --nocapture
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Runs the tests. They find their parts by the variables that this sets.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let (stack, tests) = setup::for_tests(Selection::StackAndTests)?;
+    let scripts = shell_scripts(&workspace::root())?;
+    if !scripts.is_empty() {
+        progress::step(&format!("shellcheck {} scripts", scripts.len()), || {
+            process::run(Command::new(&tests.shellcheck).args(&scripts))
+        })?;
+    }
+    progress::step("cargo test", || {
+        let mut cargo = workspace::cargo();
+        cargo.args(["test", "--locked"]);
+        // Cargo takes --workspace to win over a package named beside it.
+        if !names_a_package(&options.arguments) {
+            cargo.arg("--workspace");
+        }
+        cargo.args(&options.arguments);
+        for (name, value) in variables(&stack, &tests) {
+            cargo.env(name, value);
+        }
+        process::run_as_result(&mut cargo)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn names_a_package(arguments: &[String]) -> bool {
+    let of_cargo = arguments.iter().take_while(|argument| *argument != "--");
+    of_cargo.into_iter().any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
+}
+
+fn variables(stack: &StackTools, tests: &TestTools) -> Vec<(&'static str, PathBuf)> {
+    let mut variables = vec![
+        ("CIAB_TEST_BIN_DIR", stack.binaries.directory().to_path_buf()),
+        ("CIAB_TEST_MOTO_SERVER", stack.moto_server.clone()),
+        ("CIAB_TEST_CARGO_LAMBDA", stack.cargo_lambda.clone()),
+        ("CIAB_TEST_PACKER", stack.packer.clone()),
+        ("CIAB_TEST_DYNAMODB_LOCAL", tests.dynamodb_local.clone()),
+        ("CIAB_TEST_JAVA", tests.java.clone()),
+    ];
+    if let Some(root) = &stack.root_filesystem {
+        variables.push(("CIAB_TEST_ROOTFS", root.clone()));
+    }
+    variables
+}
+
+/// Every shell script of ours: *.sh, and what says so in its first line under .ci.
+fn shell_scripts(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut scripts = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
+            let entry = entry?;
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            let name = entry.file_name();
+            if kind.is_dir() && name != "target" && name != ".git" {
+                folders.push(path);
+            } else if kind.is_file()
+                && (path.extension().is_some_and(|extension| extension == "sh") || path.ends_with(".ci/run"))
+            {
+                scripts.push(path);
+            }
+        }
+    }
+    scripts.sort();
+    Ok(scripts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_seen_only_among_cargos_own_arguments() {
+        let names = |arguments: &[&str]| {
+            names_a_package(&arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>())
+        };
+        assert!(names(&["-p", "ciab-core"]) && names(&["--package=ciab-core"]));
+        assert!(!names(&["--no-fail-fast"]) && !names(&["--", "-p"]));
+    }
+
+    #[test]
+    fn scripts_are_found_in_every_folder_but_products() {
+        let root = tempfile::tempdir().unwrap();
+        for path in ["a/b/x.sh", "target/y.sh", ".git/z.sh", ".ci/run", "a/run", "w.txt"] {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let found = shell_scripts(root.path()).unwrap();
+        assert_eq!(found, [root.path().join(".ci/run"), root.path().join("a/b/x.sh")]);
+    }
+}
