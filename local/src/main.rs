@@ -52,7 +52,9 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command {
         Command::Up(up) => run_stack(up),
-        Command::RootFilesystem(wanted) => make_root_filesystem(&wanted.out).unwrap_or_else(|error| refuse(&error)),
+        Command::RootFilesystem(wanted) => {
+            make_root_filesystem(&wanted.out).unwrap_or_else(|error| refuse(&error))
+        }
     }
 }
 

@@ -99,8 +99,10 @@ impl Settings {
             region: "us-east-1".to_owned(),
             account: crate::ACCOUNT.to_owned(),
         };
+        up.packer = program(&up.packer, "--packer")?;
         // What differs from a deployed stack by default; --set has the last word.
         let mut parameters = BTreeMap::from([
+            ("PackerVersion".to_owned(), packer_version(&up.packer)?),
             ("ApiKeySha256".to_owned(), hex_digest(crate::API_KEY)),
             ("TemplateVariables".to_owned(), r#"{"toolchains":"distro"}"#.to_owned()),
         ]);
@@ -127,7 +129,6 @@ impl Settings {
         up.infra = absolute(&up.infra)?;
         up.runner = program(&up.runner, "--runner")?;
         up.moto_server = program(&up.moto_server, "--moto-server")?;
-        up.packer = program(&up.packer, "--packer")?;
         program(Path::new("sh"), "builds need it")?;
         if let Some(folder) = &up.root_filesystem {
             if !folder.is_dir() {
@@ -159,6 +160,21 @@ fn program(path: &Path, why: &str) -> anyhow::Result<PathBuf> {
 
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+/// The version of the Packer that will run, which decides what a template may hold.
+fn packer_version(packer: &Path) -> anyhow::Result<String> {
+    let output = std::process::Command::new(packer)
+        .arg("version")
+        // It would ask its maker for news.
+        .env("CHECKPOINT_DISABLE", "1")
+        .output()
+        .with_context(|| format!("{} cannot be run", packer.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text.lines().next().and_then(|line| line.trim().strip_prefix("Packer v"));
+    version
+        .map(str::to_owned)
+        .with_context(|| format!("{} version said `{}`: no version of Packer", packer.display(), text.trim()))
 }
 
 fn hex_digest(text: &str) -> String {

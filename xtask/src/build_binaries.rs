@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::{process, progress, workspace};
+use crate::{progress, workspace};
+use local_stack::process;
 
 /// What to build.
 #[derive(Clone, Copy, PartialEq, Eq)]

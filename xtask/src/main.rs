@@ -7,14 +7,8 @@
 mod bench;
 mod build_binaries;
 mod demo;
-mod ec2_api;
-mod ec2_inventory;
-mod http_client;
-mod interruption;
-mod process;
 mod progress;
 mod setup;
-mod stack;
 mod test;
 mod up;
 mod workspace;
@@ -23,6 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use local_stack::interruption;
 
 /// Builds, runs, shows, tests and measures ciab-images on one machine.
 #[derive(Parser)]
@@ -36,7 +31,7 @@ struct Arguments {
 enum Task {
     /// Find or install all that the other tasks need (Debian as root; cached for the next time)
     ///
-    /// Debian packages that are missing, a Python environment with pinned moto and cargo-lambda, Amazon's DynamoDB
+    /// Debian packages that are missing, a Python environment with a pinned moto, Amazon's DynamoDB
     /// Local, and the root file system of the stand-in EC2 instances. What is already there is left alone; two may run
     /// at once. The cache is $CIAB_CACHE_DIR, or ciab-images in $XDG_CACHE_HOME, or ~/.cache/ciab-images.
     Setup,

@@ -8,7 +8,8 @@ use clap::Args;
 
 use crate::build_binaries::Selection;
 use crate::setup::{self, StackTools, TestTools};
-use crate::{process, progress, workspace};
+use crate::{progress, workspace};
+use local_stack::process;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -51,7 +52,6 @@ fn variables(stack: &StackTools, tests: &TestTools) -> Vec<(&'static str, PathBu
     let mut variables = vec![
         ("CIAB_TEST_BIN_DIR", stack.binaries.directory().to_path_buf()),
         ("CIAB_TEST_MOTO_SERVER", stack.moto_server.clone()),
-        ("CIAB_TEST_CARGO_LAMBDA", stack.cargo_lambda.clone()),
         ("CIAB_TEST_PACKER", stack.packer.clone()),
         ("CIAB_TEST_DYNAMODB_LOCAL", tests.dynamodb_local.clone()),
         ("CIAB_TEST_JAVA", tests.java.clone()),

@@ -1,12 +1,12 @@
 //! `cargo xtask up`: sets up, builds, and becomes the local stack in the foreground.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::{setup, stack, workspace};
+use crate::setup;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -21,8 +21,7 @@ pub(crate) struct Options {
 /// Replaces this process by the stack; returns only if that failed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (tools, _) = setup::for_stack()?;
-    let mut command = Command::new(tools.binaries.local_stack());
-    command.args(stack::arguments(&tools)).current_dir(workspace::root());
+    let mut command = tools.parts().command();
     command.args(["--gateway-port", &options.gateway_port.to_string()]);
     if let Some(seconds) = options.poll_interval {
         command.args(["--poll-interval", &seconds.to_string()]);

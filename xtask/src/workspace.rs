@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::process;
+use local_stack::process;
 
 /// The root of the checkout.
 pub(crate) fn root() -> PathBuf {

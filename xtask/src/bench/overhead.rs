@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use ureq::Agent;
 
 use super::{Results, Row};
-use crate::ec2_api::Ec2Api;
+use crate::progress;
 use crate::setup::{self, StackTools};
-use crate::stack::{Ready, Stack};
-use crate::{http_client, interruption, process, progress};
+use local_stack::Ec2Api;
+use local_stack::Stack;
+use local_stack::stack::Ready;
+use local_stack::{http_client, interruption, process};
 
 /// Seconds that a build through the API may take beyond a bare one.
 const BUDGET: f64 = 2.0;
@@ -33,7 +35,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let (tools, _) = setup::for_stack()?;
-    let mut stack = progress::step("start the local stack", || Stack::start(&tools))?;
+    let mut stack = progress::step("start the local stack", || Stack::start(&tools.parts(), &[]))?;
     let measured = measure(&tools, &stack, options.runs);
     if measured.is_err() && !interruption::interrupted() {
         progress::note(&stack.keep_logs());

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::process;
-use crate::stack::{Ready, Stack};
+use local_stack::Stack;
+use local_stack::process;
+use local_stack::stack::Ready;
 
 pub(crate) struct CommandLine {
     program: PathBuf,

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::ec2_api::Ec2Api;
-use crate::{http_client, interruption, process};
+use local_stack::Ec2Api;
+use local_stack::{http_client, interruption, process};
 
 const KEY_NAME: &str = "xtask-demo";
 /// The image has a user of its own; it logs in with the key that the instance was started with.

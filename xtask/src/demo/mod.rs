@@ -14,13 +14,14 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::ec2_api::Ec2Api;
-use crate::ec2_inventory::Inventory;
+use crate::progress;
 use crate::setup::{self, StackTools};
-use crate::stack::Stack;
-use crate::{interruption, progress};
 use command_line::CommandLine;
 use instance::Instance;
+use local_stack::Ec2Api;
+use local_stack::Inventory;
+use local_stack::Stack;
+use local_stack::interruption;
 use report::Report;
 
 #[derive(Args)]
@@ -85,8 +86,9 @@ fn everything(options: &Options, report: &mut Report) -> Result<()> {
         "the demo boots the image it builds, and this machine can't host instances (it takes Linux, Debian, root)"
     );
 
-    let mut stack =
-        report.time("stack_start", || progress::step("start the local stack", || Stack::start(&tools)))?;
+    let mut stack = report.time("stack_start", || {
+        progress::step("start the local stack", || Stack::start(&tools.parts(), &[]))
+    })?;
     let outcome = life_of_an_image(options.provider, &tools, &stack, report);
     if outcome.is_err() && !interruption::interrupted() {
         progress::note(&stack.keep_logs());

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::Uid;
 
 use super::programs::Program;
-use crate::{process, progress};
+use crate::progress;
+use local_stack::process;
 
 /// Makes sure that the programs are there.
 pub(crate) fn ensure(programs: &[Program]) -> Result<()> {

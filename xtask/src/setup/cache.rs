@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::{interruption, progress};
+use crate::progress;
+use local_stack::interruption;
 
 const MARKER: &str = ".complete";
 

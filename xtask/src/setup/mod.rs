@@ -11,30 +11,41 @@ mod programs;
 mod python_environment;
 mod root_filesystem;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::build_binaries::{self, Binaries, Selection};
-use crate::{process, progress};
+use crate::{progress, workspace};
 use cache::Cache;
+use local_stack::StackParts;
 use programs::Program;
 
 /// What the local stack needs beside our own binaries.
 pub(crate) struct StackTools {
     pub(crate) packer: PathBuf,
-    /// What templates have to be prepared for: Debian's Packer is older than the one that is deployed.
-    pub(crate) packer_version: String,
     /// The interpreter of our Python environment.
     python: PathBuf,
     pub(crate) moto_server: PathBuf,
-    /// The Lambda emulator that the tests compare the stack's with.
-    pub(crate) cargo_lambda: PathBuf,
     /// None where this machine can't host instances; the stack then says so and builds without provisioning.
     pub(crate) root_filesystem: Option<PathBuf>,
     pub(crate) binaries: Binaries,
+}
+
+impl StackTools {
+    /// Where the parts of a stack are.
+    pub(crate) fn parts(&self) -> StackParts {
+        StackParts {
+            ciab_local: self.binaries.local_stack(),
+            functions: self.binaries.directory().to_path_buf(),
+            runner: self.binaries.runner(),
+            infra: workspace::root().join("infra"),
+            moto_server: self.moto_server.clone(),
+            packer: self.packer.clone(),
+            root_filesystem: self.root_filesystem.clone(),
+        }
+    }
 }
 
 /// What the tests need beside the stack.
@@ -114,27 +125,13 @@ fn prepare(cache: &Cache, programs: &[Program], selection: Selection) -> Result<
     };
     setup += begun.elapsed();
 
-    let packer = Program::PACKER.path()?;
     let tools = StackTools {
-        packer_version: version_of(&packer)?,
-        packer,
+        packer: Program::PACKER.path()?,
         python: python.join("bin/python"),
         moto_server: python.join("bin/moto_server"),
-        cargo_lambda: python.join("bin/cargo-lambda"),
         root_filesystem,
         binaries,
     };
     let durations = Durations { setup: setup.as_secs_f64(), build_binaries: build_binaries.as_secs_f64() };
     Ok((tools, durations))
-}
-
-/// The version in `Packer v1.6.6`, the first line of what `packer version` prints.
-fn version_of(packer: &Path) -> Result<String> {
-    let printed =
-        process::capture(Command::new(packer).arg("version").env("CHECKPOINT_DISABLE", "1"))?.stdout;
-    let first = printed.lines().next().unwrap_or_default();
-    let version = first.strip_prefix("Packer v").with_context(|| {
-        format!("{} is not HashiCorp's Packer: `packer version` printed {first:?}", packer.display())
-    })?;
-    Ok(version.to_owned())
 }

@@ -1,4 +1,4 @@
-//! A Python environment of our own with moto and cargo-lambda, at exactly the versions of requirements.txt.
+//! A Python environment of our own with moto, at exactly the versions of requirements.txt.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 
 use super::cache::Lock;
 use super::programs::Program;
-use crate::{process, progress};
+use crate::progress;
+use local_stack::process;
 
 const REQUIREMENTS: &str = include_str!("../../requirements.txt");
 
@@ -38,7 +39,7 @@ fn works(environment: &Path) -> bool {
 }
 
 fn create(python: &Path, environment: &Path) -> Result<()> {
-    progress::step("make the Python environment with moto and cargo-lambda", || {
+    progress::step("make the Python environment with moto", || {
         process::run_quietly(Command::new(python).args(["-m", "venv"]).arg(environment))?;
         let requirements = environment.join("requirements.txt");
         std::fs::write(&requirements, REQUIREMENTS).context("write the requirements")?;

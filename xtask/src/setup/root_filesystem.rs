@@ -9,7 +9,8 @@ use nix::unistd::Uid;
 
 use super::cache::Lock;
 use crate::build_binaries::Binaries;
-use crate::{process, progress};
+use crate::progress;
+use local_stack::process;
 
 /// Why this machine can't host instances, if it can't.
 pub(crate) fn obstacle() -> Option<&'static str> {

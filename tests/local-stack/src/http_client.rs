@@ -8,7 +8,7 @@ use ureq::Agent;
 use ureq::http::Uri;
 
 /// A client that hands every status to the caller and gives up after a while.
-pub(crate) fn agent() -> Agent {
+pub fn agent() -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(60)))
@@ -18,7 +18,7 @@ pub(crate) fn agent() -> Agent {
 }
 
 /// Fails unless the URL names this machine.
-pub(crate) fn require_loopback(url: &str) -> Result<()> {
+pub fn require_loopback(url: &str) -> Result<()> {
     let uri: Uri = url.parse().with_context(|| format!("read the URL {url}"))?;
     let host = uri.host().with_context(|| format!("{url} names no host"))?;
     if host == "localhost" || is_loopback(host) {
@@ -28,7 +28,7 @@ pub(crate) fn require_loopback(url: &str) -> Result<()> {
 }
 
 /// Whether the text is an address of this machine's loopback.
-pub(crate) fn is_loopback(address: &str) -> bool {
+pub fn is_loopback(address: &str) -> bool {
     address.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

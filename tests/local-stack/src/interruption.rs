@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Starts to listen for SIGINT, SIGTERM and SIGHUP.
-pub(crate) fn listen() -> Result<()> {
+pub fn listen() -> Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&INTERRUPTED)).context("listen for signals")?;
     }
@@ -19,12 +19,12 @@ pub(crate) fn listen() -> Result<()> {
 }
 
 /// Whether someone asked to stop.
-pub(crate) fn interrupted() -> bool {
+pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
 /// Sleeps, or fails at once if someone asked to stop.
-pub(crate) fn pause(duration: Duration) -> Result<()> {
+pub fn pause(duration: Duration) -> Result<()> {
     if interrupted() {
         bail!("stopped by a signal");
     }

@@ -53,11 +53,11 @@ const KINDS: &[Kind] = &[
 
 /// Every resource that costs something or stands in the way, each as "kind id".
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Inventory(BTreeSet<String>);
+pub struct Inventory(BTreeSet<String>);
 
 impl Inventory {
     /// Asks EC2 for all of it.
-    pub(crate) fn take(ec2: &Ec2Api) -> Result<Self> {
+    pub fn take(ec2: &Ec2Api) -> Result<Self> {
         let mut found = BTreeSet::new();
         for kind in KINDS {
             let answer = ec2.call(kind.action, kind.parameters)?;
@@ -67,12 +67,12 @@ impl Inventory {
     }
 
     /// What is here and was not there before.
-    pub(crate) fn beyond(&self, before: &Self) -> Vec<String> {
+    pub fn beyond(&self, before: &Self) -> Vec<String> {
         self.0.difference(&before.0).cloned().collect()
     }
 
     /// Whether an image is among it.
-    pub(crate) fn holds_image(&self, image_id: &str) -> bool {
+    pub fn holds_image(&self, image_id: &str) -> bool {
         self.0.contains(&format!("image {image_id}"))
     }
 }

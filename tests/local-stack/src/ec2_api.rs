@@ -10,23 +10,23 @@ use crate::http_client;
 const REGION: &str = "us-east-1";
 const VERSION: &str = "2016-11-15";
 
-pub(crate) struct Ec2Api {
+pub struct Ec2Api {
     agent: Agent,
     endpoint: String,
 }
 
 /// An answer: XML, asked for the texts of its elements.
 #[derive(Debug)]
-pub(crate) struct Answer(Element);
+pub struct Answer(Element);
 
 impl Ec2Api {
-    pub(crate) fn new(endpoint: &str) -> Result<Self> {
+    pub fn new(endpoint: &str) -> Result<Self> {
         http_client::require_loopback(endpoint)?;
         Ok(Self { agent: http_client::agent(), endpoint: endpoint.trim_end_matches('/').to_owned() })
     }
 
     /// Calls one action.
-    pub(crate) fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Result<Answer> {
+    pub fn call(&self, action: &str, parameters: &[(&str, &str)]) -> Result<Answer> {
         let form = [("Action", action), ("Version", VERSION)].into_iter().chain(parameters.iter().copied());
         let credential = format!("local/20260101/{REGION}/ec2/aws4_request");
         let mut response = self
@@ -53,7 +53,7 @@ impl Answer {
     }
 
     /// The texts that `path` leads to below the root element, a name a step; every element that matches is followed.
-    pub(crate) fn texts(&self, path: &str) -> Vec<String> {
+    pub fn texts(&self, path: &str) -> Vec<String> {
         let mut elements = vec![&self.0];
         for name in path.split('/') {
             elements = elements
@@ -66,7 +66,7 @@ impl Answer {
     }
 
     /// The first text that `path` leads to.
-    pub(crate) fn text(&self, path: &str) -> Option<String> {
+    pub fn text(&self, path: &str) -> Option<String> {
         self.texts(path).into_iter().find(|text| !text.is_empty())
     }
 }

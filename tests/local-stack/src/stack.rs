@@ -1,8 +1,7 @@
-//! Starts the local stack as a child for a task, and takes it down whatever happens to the task.
+//! Starts the local stack as a child for a task or a test, and takes it down whatever happens to the task.
 //!
 //! It sees of the stack only what a user does: the process, its ready file, its log.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,8 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::setup::StackTools;
-use crate::{http_client, interruption, process, workspace};
+use crate::{http_client, interruption, process};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Taking down means to stop instances and unmount what they used, which a busy machine may take a while for.
@@ -21,39 +19,58 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the stack writes once it is ready.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Ready {
+pub struct Ready {
     /// Where the HTTP API is.
-    pub(crate) gateway_url: String,
+    pub gateway_url: String,
     /// Where all of AWS's APIs are.
-    pub(crate) aws_endpoint_url: String,
+    pub aws_endpoint_url: String,
     /// The development key.
-    pub(crate) api_key: String,
+    pub api_key: String,
+}
+
+/// Where the parts of a stack are.
+#[derive(Clone, Debug)]
+pub struct StackParts {
+    /// The local stack's binary.
+    pub ciab_local: PathBuf,
+    /// The folder with the functions' binaries.
+    pub functions: PathBuf,
+    /// The runner's binary.
+    pub runner: PathBuf,
+    /// The folder with template.yaml and its companions.
+    pub infra: PathBuf,
+    /// moto's server.
+    pub moto_server: PathBuf,
+    /// Packer.
+    pub packer: PathBuf,
+    /// What instances boot from; none where this machine can't host instances.
+    pub root_filesystem: Option<PathBuf>,
 }
 
 /// A running stack.
-pub(crate) struct Stack {
+pub struct Stack {
     child: Child,
     /// Where it is, and with which key.
-    pub(crate) ready: Ready,
+    pub ready: Ready,
     logs: TempDir,
     stopped: bool,
 }
 
 impl Stack {
     /// Starts a stack on free ports and returns once it answers.
-    pub(crate) fn start(tools: &StackTools) -> Result<Self> {
+    pub fn start(parts: &StackParts, arguments: &[&str]) -> Result<Self> {
         let mut logs =
             tempfile::Builder::new().prefix("ciab-stack-").tempdir().context("make a folder for logs")?;
         let ready_file = logs.path().join("ready.json");
         let log = File::create(logs.path().join("stack.log")).context("create the stack's log")?;
         // Should this process be killed outright, the stack notices and ends by itself.
-        let mut child = Command::new(tools.binaries.local_stack())
-            .args(arguments(tools))
+        let mut child = parts
+            .command()
+            .args(arguments)
             .args(["--gateway-port", "0", "--ready-file"])
             .arg(&ready_file)
             .arg("--work-dir")
             .arg(logs.path())
-            .current_dir(workspace::root())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -72,7 +89,7 @@ impl Stack {
     }
 
     /// Takes the stack down; an error if it did not go in order.
-    pub(crate) fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
         self.stopped = true;
         match process::stop(&mut self.child, STOP_LIMIT) {
             Some(status) if status.success() => Ok(()),
@@ -84,12 +101,12 @@ impl Stack {
     }
 
     /// Keeps the logs beyond the stack's life. Says where they are and how they end.
-    pub(crate) fn keep_logs(&mut self) -> String {
+    pub fn keep_logs(&mut self) -> String {
         keep(&mut self.logs)
     }
 
     /// A folder that lives as long as the stack.
-    pub(crate) fn directory(&self) -> &Path {
+    pub fn directory(&self) -> &Path {
         self.logs.path()
     }
 }
@@ -109,21 +126,40 @@ fn keep(logs: &mut TempDir) -> String {
     format!("the stack's logs are in {}; stack.log ends:\n{tail}", folder.display())
 }
 
-/// The arguments of `ciab-local` that say where its parts are.
-pub(crate) fn arguments(tools: &StackTools) -> Vec<OsString> {
-    let path = |flag: &str, path: &Path| [OsString::from(flag), path.as_os_str().to_owned()];
-    let mut arguments = vec![OsString::from("up")];
-    arguments.extend(path("--functions-dir", tools.binaries.directory()));
-    arguments.extend(path("--runner", &tools.binaries.runner()));
-    arguments.extend(path("--infra", &workspace::root().join("infra")));
-    arguments.extend(path("--moto-server", &tools.moto_server));
-    arguments.extend(path("--packer", &tools.packer));
-    arguments.push("--set".into());
-    arguments.push(format!("PackerVersion={}", tools.packer_version).into());
-    if let Some(root) = &tools.root_filesystem {
-        arguments.extend(path("--root-filesystem", root));
+impl StackParts {
+    /// Where `cargo xtask test` says that they are.
+    ///
+    /// # Errors
+    /// Names the variable that is not set, and what sets it.
+    pub fn from_environment() -> Result<Self> {
+        let variable = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .with_context(|| format!("{name} is not set: run the tests with `cargo xtask test`"))
+        };
+        let binaries = variable("CIAB_TEST_BIN_DIR")?;
+        Ok(Self {
+            ciab_local: binaries.join("ciab-local"),
+            runner: binaries.join("ciab-runner"),
+            functions: binaries,
+            infra: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra"),
+            moto_server: variable("CIAB_TEST_MOTO_SERVER")?,
+            packer: variable("CIAB_TEST_PACKER")?,
+            root_filesystem: Some(variable("CIAB_TEST_ROOTFS")?),
+        })
     }
-    arguments
+
+    /// `ciab-local up` with these parts.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.ciab_local);
+        command.arg("up").arg("--functions-dir").arg(&self.functions).arg("--runner").arg(&self.runner);
+        command.arg("--infra").arg(&self.infra).arg("--moto-server").arg(&self.moto_server);
+        command.arg("--packer").arg(&self.packer);
+        if let Some(root) = &self.root_filesystem {
+            command.arg("--root-filesystem").arg(root);
+        }
+        command
+    }
 }
 
 fn wait_until_ready(child: &mut Child, ready_file: &PathBuf) -> Result<Ready> {

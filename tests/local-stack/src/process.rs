@@ -17,18 +17,18 @@ const GRACE: Duration = Duration::from_secs(10);
 const TAIL_LINES: usize = 30;
 
 /// A child's end and what it printed on stdout.
-pub(crate) struct Captured {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: String,
+pub struct Captured {
+    pub status: ExitStatus,
+    pub stdout: String,
 }
 
 /// Runs a command whose output is for the person: both of its streams go to our stderr, and it must succeed.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+pub fn run(command: &mut Command) -> Result<()> {
     succeed(command.stdout(std::io::stderr()))
 }
 
 /// Runs a command whose stdout is our own result, and which must succeed.
-pub(crate) fn run_as_result(command: &mut Command) -> Result<()> {
+pub fn run_as_result(command: &mut Command) -> Result<()> {
     succeed(command.stdout(Stdio::inherit()))
 }
 
@@ -43,7 +43,7 @@ fn succeed(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command whose output is only of interest if it fails; then its last lines are part of the error.
-pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
+pub fn run_quietly(command: &mut Command) -> Result<()> {
     let name = name_of(command);
     let mut log = tempfile::tempfile().context("create a temporary file")?;
     let child = command
@@ -60,7 +60,7 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command for what it prints on stdout; its stderr goes to ours. It may fail: the caller looks.
-pub(crate) fn capture(command: &mut Command) -> Result<Captured> {
+pub fn capture(command: &mut Command) -> Result<Captured> {
     let name = name_of(command);
     let mut output = tempfile::tempfile().context("create a temporary file")?;
     let child = command
@@ -73,7 +73,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<Captured> {
 }
 
 /// Waits for a child; if someone asks us to stop meanwhile, stops it and fails.
-pub(crate) fn wait(mut child: Child) -> Result<ExitStatus> {
+pub fn wait(mut child: Child) -> Result<ExitStatus> {
     loop {
         if let Some(status) = child.try_wait().context("wait for a child process")? {
             // A Ctrl-C reaches the whole terminal, children included: one that ended of it did not fail by itself.
@@ -90,7 +90,7 @@ pub(crate) fn wait(mut child: Child) -> Result<ExitStatus> {
 }
 
 /// Asks a child to end, and ends it after `grace`. Says how it ended, or nothing if it had to be killed.
-pub(crate) fn stop(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
+pub fn stop(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
     let asked = Instant::now();
     if let Ok(id) = i32::try_from(child.id()) {
         // It may have ended already: then there is nobody to tell, which is what we want.
@@ -109,7 +109,7 @@ pub(crate) fn stop(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
 }
 
 /// The last lines of a file, for an error message; empty if it can't be read.
-pub(crate) fn tail_of(path: &Path) -> String {
+pub fn tail_of(path: &Path) -> String {
     std::fs::read(path).map(|bytes| tail(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
 }
 

@@ -1,0 +1,77 @@
+//! The HTTP API, as any client would call it.
+
+use anyhow::{Context, Result};
+use local_stack::http_client;
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::Request;
+
+/// The API under one key.
+pub struct Api {
+    agent: Agent,
+    url: String,
+    key: Option<String>,
+}
+
+/// A status and a document; `null` where there is none.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The document.
+    pub body: Value,
+}
+
+impl Answer {
+    /// A string of the document.
+    pub fn text(&self, field: &str) -> Result<String> {
+        self.body[field].as_str().map(str::to_owned).with_context(|| format!("no `{field}` in {self:?}"))
+    }
+
+    /// The error's code, for an answer that tells one.
+    pub fn code(&self) -> &str {
+        self.body["error"]["code"].as_str().unwrap_or_default()
+    }
+}
+
+impl Api {
+    pub(crate) fn new(url: &str, key: Option<&str>) -> Self {
+        Self { agent: http_client::agent(), url: url.to_owned(), key: key.map(str::to_owned) }
+    }
+
+    /// GET.
+    pub fn get(&self, path: &str) -> Result<Answer> {
+        self.send("GET", path, &[], "")
+    }
+
+    /// DELETE.
+    pub fn delete(&self, path: &str) -> Result<Answer> {
+        self.send("DELETE", path, &[], "")
+    }
+
+    /// POST of a document.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.send("POST", path, &[("content-type", "application/json")], &body.to_string())
+    }
+
+    /// Any request.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = self.agent.run(request.body(body.to_owned())?)?;
+        let status = response.status().as_u16();
+        let text = response.body_mut().read_to_string()?;
+        let body = if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text)
+                .with_context(|| format!("{method} {path} answered no JSON: {text}"))?
+        };
+        Ok(Answer { status, body })
+    }
+}
