@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     // The HTTP client wants one even though nothing here speaks TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command {
-        Command::Up(up) => run_stack(up),
+        Command::Up(up) => run_stack(*up),
         Command::RootFilesystem(wanted) => {
             make_root_filesystem(&wanted.out).unwrap_or_else(|error| refuse(&error))
         }

@@ -22,7 +22,7 @@ pub(crate) struct CommandLine {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Start the stack in the foreground; Ctrl-C stops it and removes all it made
-    Up(Up),
+    Up(Box<Up>),
     /// Make the root file system that instances boot from, unless the folder has one of the same recipe; prints its path
     RootFilesystem(RootFilesystem),
 }

@@ -1,5 +1,7 @@
 //! Builds from their request to their end, in a pretend world: every step by its real code, whatever dies in between.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod world;
 
 use ciab_core::api::{ApiError, HttpRequest, HttpResponse};
