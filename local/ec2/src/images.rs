@@ -134,7 +134,7 @@ impl Service {
             self.registry().snapshots.remove(&Key::new(&caller.region, &snapshot));
             self.moto.call(caller, &Query::new("DeleteSnapshot").with("SnapshotId", snapshot)).await?;
         }
-        self.remove_unused_layers().await;
+        self.remove_unused_layers();
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl Service {
             let snapshots = image.map(|image| image.snapshots).unwrap_or_default();
             answered = self.delete_associated(caller, answered, &snapshots).await?;
         }
-        self.remove_unused_layers().await;
+        self.remove_unused_layers();
         Ok(answered)
     }
 
@@ -237,7 +237,7 @@ impl Service {
         if response.status().is_success() {
             let key = Key::new(&caller.region, query.get("SnapshotId").unwrap_or_default());
             self.registry().snapshots.remove(&key);
-            self.remove_unused_layers().await;
+            self.remove_unused_layers();
         }
         Ok(response)
     }

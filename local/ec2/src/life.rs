@@ -167,7 +167,7 @@ impl Service {
         // An agent's files can be many; nobody waits for them to be removed.
         tokio::spawn(async move {
             remove_tree(directory).await;
-            service.remove_unused_layers().await;
+            service.remove_unused_layers();
         });
     }
 

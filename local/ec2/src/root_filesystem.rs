@@ -55,7 +55,7 @@ pub enum RootFilesystemError {
         source: io::Error,
     },
     /// The tool that builds it is missing.
-    #[error("can't run mmdebstrap (Debian's package `mmdebstrap` has it)")]
+    #[error("can't run unshare and mmdebstrap (Debian's packages `util-linux` and `mmdebstrap` have them)")]
     NoBuilder(#[source] io::Error),
     /// The tool that builds it failed.
     #[error("mmdebstrap could not build the root file system; it ended with: {0}")]
@@ -109,7 +109,10 @@ async fn build(recipe: &Recipe, building: &Path) -> Result<(), RootFilesystemErr
     let root = building.join("root");
     let sources = building.join("debian.sources");
     fs::write(&sources, &recipe.sources).at(&sources)?;
-    let output = tokio::process::Command::new("mmdebstrap")
+    // Its mounts of /proc, /sys and /dev live in a namespace of its own: if it is killed they go with it, and whoever
+    // removes the folder afterwards does not reach the machine's through them.
+    let output = tokio::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--", "mmdebstrap"])
         .args(["--mode=root", "--format=directory", "--variant=minbase", "--quiet"])
         .arg(format!("--include={}", PACKAGES.join(",")))
         // Documentation and translations are half of the files and of no use to an instance.

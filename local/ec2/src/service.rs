@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use tokio::task::JoinSet;
 
 use crate::{
     CannotHost, Ec2Error, Ec2Options,
@@ -38,6 +39,8 @@ pub(crate) struct Service {
     unassigned: Ipv4Addr,
     work_dir: WorkDir,
     stopped: tokio::sync::watch::Sender<bool>,
+    /// Layers being removed: a large one takes seconds, and nobody who deletes a snapshot waits for that in EC2 either.
+    removals: Mutex<JoinSet<()>>,
 }
 
 impl Service {
@@ -54,6 +57,7 @@ impl Service {
         Ok(Self {
             moto: Moto::new(options.moto).map_err(Ec2Error::Client)?,
             store,
+            removals: Mutex::default(),
             cannot_host,
             tokens: Tokens::default(),
             registry: Mutex::new(Registry::default()),
@@ -153,13 +157,15 @@ impl Service {
     }
 
     /// Removes the layers that nothing stands on any more.
-    pub(crate) async fn remove_unused_layers(&self) {
+    pub(crate) fn remove_unused_layers(&self) {
         let unused: Vec<PathBuf> = {
             let mut registry = self.registry();
             registry.take_unused_layers().into_iter().map(|layer| self.store.layer(layer)).collect()
         };
+        let mut removals = self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        while removals.try_join_next().is_some() {}
         for layer in unused {
-            remove_tree(layer).await;
+            removals.spawn(remove_tree(layer));
         }
     }
 
@@ -173,6 +179,8 @@ impl Service {
         // A launch under way when we began may have added one since.
         let late = std::mem::take(&mut self.registry().instances);
         futures::future::join_all(late.values().map(|instance| instance.kill())).await;
+        let removals = std::mem::take(&mut *self.removals.lock().unwrap_or_else(PoisonError::into_inner));
+        removals.join_all().await;
         // Files may appear while they are removed only if someone else writes there.
         if let Err(error) = self.work_dir.remove() {
             tracing::error!(%error, directory = %self.work_dir.path.display(), "files are left behind");

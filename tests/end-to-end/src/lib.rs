@@ -9,6 +9,7 @@ pub mod templates;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use local_stack::stack::Ready;
 use local_stack::{Ec2Api, Inventory, Stack, StackParts};
 use serde_json::Value;
 
@@ -20,7 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A stack, what EC2 held before, and the API's client.
 pub struct Scene {
-    stack: Stack,
+    /// None where somebody else starts and ends it.
+    stack: Option<Stack>,
+    gateway_url: String,
     /// EC2, as the stack serves it.
     pub ec2: Ec2Api,
     /// The API with the right key.
@@ -31,25 +34,37 @@ pub struct Scene {
 impl Scene {
     /// Starts a stack whose poller comes every two seconds.
     pub fn set() -> Result<Self> {
-        let stack = Stack::start(&StackParts::from_environment()?, &["--poll-interval", "2"])?;
-        let ec2 = Ec2Api::new(&stack.ready.aws_endpoint_url)?;
-        let api = Api::new(&stack.ready.gateway_url, Some(&stack.ready.api_key));
+        Self::with(&StackParts::from_environment()?)
+    }
+
+    /// Starts such a stack of these parts.
+    pub fn with(parts: &StackParts) -> Result<Self> {
+        let stack = Stack::start(parts, &["--poll-interval", "2"])?;
+        let scene = Self::visit(&stack.ready)?;
+        Ok(Self { stack: Some(stack), ..scene })
+    }
+
+    /// Looks at a stack that somebody else started.
+    pub fn visit(ready: &Ready) -> Result<Self> {
+        let ec2 = Ec2Api::new(&ready.aws_endpoint_url)?;
+        let api = Api::new(&ready.gateway_url, Some(&ready.api_key));
         let before = Inventory::take(&ec2)?;
-        Ok(Self { stack, ec2, api, before })
+        Ok(Self { stack: None, gateway_url: ready.gateway_url.clone(), ec2, api, before })
     }
 
     /// The API without a key, or with another one.
     pub fn api_with_key(&self, key: Option<&str>) -> Api {
-        Api::new(&self.stack.ready.gateway_url, key)
+        Api::new(&self.gateway_url, key)
     }
 
     /// Takes the stack down, which must go in order. After a failure the stack's log is part of the message.
-    pub fn end(mut self, outcome: Result<()>) -> Result<()> {
+    pub fn end(self, outcome: Result<()>) -> Result<()> {
+        let Some(mut stack) = self.stack else { return outcome };
         if let Err(error) = outcome {
-            let log = self.stack.keep_logs();
+            let log = stack.keep_logs();
             bail!("{error:#}\n{log}");
         }
-        self.stack.stop()
+        stack.stop()
     }
 
     /// Starts a build; its id.

@@ -34,6 +34,13 @@ build {{
     )
 }
 
+/// A template that makes an image of an instance that nobody ever connects to.
+pub fn without_communicator() -> String {
+    let template = with_script("true").replace("ssh_username  = \"ubuntu\"", "communicator  = \"none\"");
+    let provisioner = template.find("  provisioner").unwrap_or(template.len());
+    format!("{}}}\n", &template[..provisioner])
+}
+
 /// A template that Packer refuses when it validates it.
 pub fn invalid() -> String {
     with_script("true").replace("ssh_username", "no_such_attribute = 1\n  ssh_username")
