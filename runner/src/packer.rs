@@ -260,7 +260,7 @@ mod tests {
 
     fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         let host = pairs.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        clean_environment(host, Path::new("/work"))
+        clean_environment(host, Path::new("/build"))
             .into_iter()
             .map(|(name, value)| (name.into_string().unwrap(), value.into_string().unwrap()))
             .collect()
@@ -301,7 +301,7 @@ mod tests {
         let environment = environment(&[("PACKER_CONFIG_DIR", "/plugins"), ("HOME", "/root")]);
         assert!(environment.contains(&("PACKER_CONFIG_DIR".into(), "/plugins".into())));
         assert!(environment.contains(&("HOME".into(), "/root".into())));
-        assert!(environment.contains(&("PACKER_CACHE_DIR".into(), "/work/packer-cache".into())));
+        assert!(environment.contains(&("PACKER_CACHE_DIR".into(), "/build/packer-cache".into())));
     }
 
     #[test]

@@ -9,11 +9,8 @@ use ciab_runner::process::{Program, run};
 use ciab_runner::stop::StopSwitch;
 use world::{executable, until};
 
-/// Not a test: what the test below runs as a process of its own, to kill it.
-#[tokio::test]
-#[ignore = "run by the other test in this file"]
-async fn runner_to_be_killed() {
-    let Some(folder) = std::env::var_os("PACKER_TEST_FOLDER") else { return };
+/// What the test runs as a process of its own, which is this program again, to kill it.
+async fn runner_to_be_killed(folder: std::ffi::OsString) {
     let program = Program {
         binary: std::path::Path::new(&folder).join("packer"),
         arguments: vec![],
@@ -26,6 +23,9 @@ async fn runner_to_be_killed() {
 
 #[tokio::test]
 async fn packer_cleans_up_after_a_runner_that_was_killed() {
+    if let Some(folder) = std::env::var_os("PACKER_TEST_FOLDER") {
+        return runner_to_be_killed(folder).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     // It speaks before it cleans up, as Packer does: into a pipe that the runner reads no more.
     executable(
@@ -38,7 +38,7 @@ async fn packer_cleans_up_after_a_runner_that_was_killed() {
         "#,
     );
     let mut runner = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "runner_to_be_killed"])
+        .args(["--exact", "packer_cleans_up_after_a_runner_that_was_killed"])
         .env("PACKER_TEST_FOLDER", folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -127,7 +127,7 @@ fn every_setting_that_the_code_reads_is_in_the_template() {
     let template: Yaml = serde_norway::from_str(TEMPLATE).unwrap();
     let variables = template["Globals"]["Function"]["Environment"]["Variables"].as_mapping().unwrap();
     let given: BTreeSet<&str> = variables.keys().filter_map(Yaml::as_str).collect();
-    let source = include_str!("../src/settings.rs");
+    let source = include_str!("../../../shared/core/src/settings.rs");
     let read: BTreeSet<&str> =
         source.split('"').filter(|text| text.starts_with("CIAB_") && !text.contains(' ')).collect();
     assert!(read.len() > 5, "the settings are no longer found in the source");

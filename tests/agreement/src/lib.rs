@@ -1,0 +1,1 @@
+//! Holds infra/ and the code together; see tests/.
