@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 pub struct Scene {
     /// None where somebody else starts and ends it.
     stack: Option<Stack>,
-    gateway_url: String,
+    ready: Ready,
     /// EC2, as the stack serves it.
     pub ec2: Ec2Api,
     /// The API with the right key.
@@ -49,12 +49,22 @@ impl Scene {
         let ec2 = Ec2Api::new(&ready.aws_endpoint_url)?;
         let api = Api::new(&ready.gateway_url, Some(&ready.api_key));
         let before = Inventory::take(&ec2)?;
-        Ok(Self { stack: None, gateway_url: ready.gateway_url.clone(), ec2, api, before })
+        Ok(Self { stack: None, ready: ready.clone(), ec2, api, before })
     }
 
     /// The API without a key, or with another one.
     pub fn api_with_key(&self, key: Option<&str>) -> Api {
-        Api::new(&self.gateway_url, key)
+        Api::new(&self.ready.gateway_url, key)
+    }
+
+    /// Where the API is.
+    pub fn gateway_url(&self) -> &str {
+        &self.ready.gateway_url
+    }
+
+    /// The key that it takes.
+    pub fn api_key(&self) -> &str {
+        &self.ready.api_key
     }
 
     /// Takes the stack down, which must go in order. After a failure the stack's log is part of the message.
