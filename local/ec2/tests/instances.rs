@@ -234,7 +234,7 @@ fn the_launch_key_opens_the_user_that_an_image_brings_along_too() {
 
 #[test]
 fn a_killed_host_leaves_no_process_and_no_mount() {
-    let mut stack = Stack::start();
+    let mut stack = Stack::start_in_block(200);
     let (_, address) = stack.run_instance(&stack.base_image(), &[]);
     stack.output_of(&address, "sudo setsid sh -c 'sleep 600 & sleep 601' >/dev/null 2>&1 </dev/null &");
     let launchers = stack.launchers();

@@ -8,7 +8,16 @@ use nix::unistd::Pid;
 
 /// Kills the runner of a build, which can neither catch it nor say anything more. Packer is left to whoever cares.
 pub fn kill_runner(build_id: &str) -> Result<()> {
-    let mut killed = 0;
+    signal_runner(build_id, Signal::SIGKILL)
+}
+
+/// Freezes the runner of a build: it is there, and does nothing any more.
+pub fn freeze_runner(build_id: &str) -> Result<()> {
+    signal_runner(build_id, Signal::SIGSTOP)
+}
+
+fn signal_runner(build_id: &str, signal: Signal) -> Result<()> {
+    let mut signalled = 0;
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         let Some(pid) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok())
@@ -22,10 +31,10 @@ pub fn kill_runner(build_id: &str) -> Result<()> {
             .split(|byte| *byte == 0)
             .any(|variable| variable.strip_prefix(b"CIAB_BUILD_ID=") == Some(build_id.as_bytes()));
         if name.trim() == "ciab-runner" && ours {
-            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-            killed += 1;
+            kill(Pid::from_raw(pid), signal)?;
+            signalled += 1;
         }
     }
-    ensure!(killed == 1, "{killed} runners of the build {build_id} were found");
+    ensure!(signalled == 1, "{signalled} runners of the build {build_id} were found");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Builds on the running stack: one that succeeds, and the ways in which one fails, each leaving nothing in EC2.
 
 use anyhow::{Result, ensure};
-use end_to_end::{Scene, kill_runner, templates};
+use end_to_end::{Scene, freeze_runner, kill_runner, templates};
 use serde_json::{Value, json};
 
 fn request(content: &str) -> Value {
@@ -110,6 +110,24 @@ fn a_build_whose_deadline_passes_fails_as_timed_out_and_leaves_nothing() -> Resu
         let build = scene.ended(&id)?;
         ensure!(build["status"] == "failed" && build["phase"] == "timed_out", "{build:#}");
         ensure!(build["error"] == "Packer build timed out after 30 seconds", "{build:#}");
+        scene.nothing_is_left_of(&build)
+    })
+}
+
+#[test]
+fn a_build_whose_runner_hangs_past_its_deadline_fails_and_leaves_nothing() -> Result<()> {
+    on_a_stack(|scene| {
+        let mut request = request(&templates::with_script("echo now; sleep 600"));
+        request["timeout_secs"] = json!(30);
+        let id = scene.start_build(&request)?;
+        scene.logged(&id, "now")?;
+        freeze_runner(&id)?;
+        let build = scene.ended(&id)?;
+        ensure!(build["status"] == "failed" && build["phase"] == "timed_out", "{build:#}");
+        ensure!(
+            build["leftovers"]["found"]["instances"].as_array().is_some_and(|ids| ids.len() == 1),
+            "{build:#}"
+        );
         scene.nothing_is_left_of(&build)
     })
 }

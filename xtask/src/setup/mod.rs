@@ -65,7 +65,7 @@ const FOR_STACK: &[Program] = &[
     Program::UNSHARE,
     Program::CERTIFICATES,
 ];
-const FOR_TESTS: &[Program] = &[Program::JAVA, Program::SHELLCHECK];
+const FOR_TESTS: &[Program] = &[Program::CURL, Program::JAVA, Program::SHELLCHECK];
 
 /// Sets up all there is to set up.
 pub(crate) fn everything() -> Result<()> {

@@ -23,6 +23,7 @@ impl Program {
     pub(crate) const JAVA: Self = Self::on_path("java", &["default-jre-headless"]);
     /// Used where it is; never installed.
     pub(crate) const NPM: Self = Self::on_path("npm", &["npm"]);
+    pub(crate) const CURL: Self = Self::on_path("curl", &["curl"]);
     pub(crate) const SHELLCHECK: Self = Self::on_path("shellcheck", &["shellcheck"]);
     /// A Python that can make environments; Debian ships the interpreter without that.
     pub(crate) const PYTHON: Self =

@@ -48,22 +48,27 @@ impl Stack {
     pub(crate) fn start() -> Self {
         let root = provided("CIAB_TEST_ROOTFS");
         assert!(nix::unistd::geteuid().is_root(), "instances need root; run `cargo xtask test` as root");
-        Self::start_with(Some(&root))
+        Self::start_with(Some(&root), None)
+    }
+
+    /// A stack whose addresses no other stack takes once it is gone: `octet` is none that a stack takes by itself.
+    pub(crate) fn start_in_block(octet: u8) -> Self {
+        Self::start_with(Some(&provided("CIAB_TEST_ROOTFS")), Some(octet))
     }
 
     /// A stack on a machine that can't host instances.
     pub(crate) fn without_bodies() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, None)
     }
 
-    fn start_with(root: Option<&Path>) -> Self {
+    fn start_with(root: Option<&Path>, block: Option<u8>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let images = directory.path().join("base-images.json");
         let mut list = program();
         list.arg("--base-images");
         fs::write(&images, list.output().unwrap().stdout).unwrap();
         let (moto, moto_endpoint) = start_moto(&images, &directory.path().join("moto.log"));
-        let (edge, endpoint) = start_edge(&moto_endpoint, &directory.path().join("work"), root);
+        let (edge, endpoint) = start_edge(&moto_endpoint, &directory.path().join("work"), root, block);
         let stack = Self { directory, edge, moto, endpoint };
         stack.make_key();
         stack
@@ -216,11 +221,14 @@ fn start_moto(images: &Path, log: &Path) -> (Child, String) {
     (moto, format!("http://127.0.0.1:{port}"))
 }
 
-fn start_edge(moto: &str, work_dir: &Path, root: Option<&Path>) -> (Child, String) {
+fn start_edge(moto: &str, work_dir: &Path, root: Option<&Path>, block: Option<u8>) -> (Child, String) {
     let mut edge = program();
     edge.args(["--moto", moto]).arg("--work-dir").arg(work_dir).stdout(Stdio::piped());
     if let Some(root) = root {
         edge.arg("--root-filesystem").arg(root);
+    }
+    if let Some(octet) = block {
+        edge.args(["--address-block", &octet.to_string()]);
     }
     let mut edge = edge.spawn().unwrap();
     let mut endpoint = String::new();
