@@ -18,7 +18,7 @@ async fn runner_to_be_killed(folder: std::ffi::OsString) {
         environment: std::env::vars_os().collect(),
         temporary_folder: folder.into(),
     };
-    run(&program, &StopSwitch::new(), Duration::from_secs(60), |_| {}).await.unwrap();
+    run(&program, &StopSwitch::new(), Duration::from_secs(60), |_| {}).await.expect("Packer can be started");
 }
 
 #[tokio::test]

@@ -59,7 +59,6 @@ const FOR_STACK: &[Program] = &[
     Program::PACKER,
     Program::PYTHON,
     Program::MMDEBSTRAP,
-    Program::IP,
     Program::SSH,
     Program::SSH_KEYGEN,
     Program::UNSHARE,

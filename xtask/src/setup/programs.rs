@@ -16,7 +16,6 @@ pub(crate) struct Program {
 impl Program {
     pub(crate) const PACKER: Self = Self::on_path("packer", &["packer"]);
     pub(crate) const MMDEBSTRAP: Self = Self::on_path("mmdebstrap", &["mmdebstrap"]);
-    pub(crate) const IP: Self = Self::on_path("ip", &["iproute2"]);
     pub(crate) const SSH: Self = Self::on_path("ssh", &["openssh-client"]);
     pub(crate) const SSH_KEYGEN: Self = Self::on_path("ssh-keygen", &["openssh-client"]);
     pub(crate) const UNSHARE: Self = Self::on_path("unshare", &["util-linux"]);
