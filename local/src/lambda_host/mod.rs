@@ -213,12 +213,17 @@ impl LambdaHost {
         ] {
             environment.push((key.to_owned(), value));
         }
-        let instance =
-            Instance::start(id.clone(), &function.binary, &function.log, environment, self.arn(function))
-                .map_err(|error| {
-                    Invoked::error("Runtime.ExitError", format!("the binary cannot be started: {error}"))
-                })?;
-        self.instances.lock().await.insert(id, Arc::clone(&instance));
+        let instance = {
+            // Held from before its process exists: it may ask for work before we are done here.
+            let mut instances = self.instances.lock().await;
+            let instance =
+                Instance::start(id.clone(), &function.binary, &function.log, environment, self.arn(function))
+                    .map_err(|error| {
+                        Invoked::error("Runtime.ExitError", format!("the binary cannot be started: {error}"))
+                    })?;
+            instances.insert(id, Arc::clone(&instance));
+            instance
+        };
         let failure = match timeout(INIT_LIMIT, instance.ready()).await {
             Ok(Ok(())) => return Ok(instance),
             Ok(Err(failure)) => failure,
