@@ -159,9 +159,10 @@ mod tests {
 
     #[test]
     fn a_child_that_ignores_the_request_to_end_is_ended_all_the_same() {
-        let mut child =
-            Command::new("sh").args(["-c", "trap '' TERM; while :; do sleep 0.05; done"]).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(100));
+        let script = "trap '' TERM; echo deaf; while :; do sleep 0.05; done";
+        let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = [0; 5];
+        child.stdout.take().unwrap().read_exact(&mut said).unwrap();
         assert!(stop(&mut child, Duration::from_millis(200)).is_none());
     }
 }
