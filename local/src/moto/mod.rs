@@ -7,7 +7,7 @@
 //! - A lost heartbeat is reported as `States.Timeout`, where AWS says `States.HeartbeatTimeout`. Both are caught.
 //! - A Fail state refuses an error whose name begins with `States.`, at run time and only then.
 //!
-//! `TimeoutSecondsPath`, `HeartbeatSeconds`, `ResultSelector`, `ResultPath` (null too), `Retry` with `MaxDelaySeconds`, and
+//! `TimeoutSecondsPath`, `HeartbeatSecondsPath`, `ResultSelector`, `ResultPath` (null too), `Retry` with `MaxDelaySeconds`, and
 //! `CausePath` with `States.Format` work as documented.
 
 use std::net::SocketAddr;

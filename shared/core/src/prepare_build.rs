@@ -44,7 +44,12 @@ pub struct Output {
     pub build_id: BuildId,
     /// Seconds after which the state machine stops waiting for the runner: the runner stops by itself before.
     pub run_packer_timeout_secs: i64,
+    /// Seconds after which a runner that gives no sign of life is given up; less than the time-out, as Step Functions wants.
+    pub heartbeat_secs: i64,
 }
+
+/// How long a runner may give no sign of life. It gives one every 30 seconds; CodeBuild takes minutes to start one.
+const HEARTBEAT: SignedDuration = SignedDuration::from_secs(300);
 
 /// The folder inside of the bundle that Packer is run in.
 pub const TEMPLATE_FOLDER: &str = "template/";
@@ -74,7 +79,9 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
         Ok(())
     })
     .await?;
-    Ok(Output { build_id: id, run_packer_timeout_secs: patience(&record, now).as_secs() })
+    let run_packer_timeout_secs = patience(&record, now).as_secs();
+    let heartbeat_secs = HEARTBEAT.as_secs().min(run_packer_timeout_secs - 1);
+    Ok(Output { build_id: id, run_packer_timeout_secs, heartbeat_secs })
 }
 
 fn unreadable(what: &str) -> PortError {
@@ -85,7 +92,7 @@ fn unreadable(what: &str) -> PortError {
 /// grace; the poller is the next in line.
 fn patience(record: &BuildRecord, now: Timestamp) -> SignedDuration {
     let deadline = record.deadline.unwrap_or(now);
-    (deadline.duration_since(now) + STOP_GRACE).max(SignedDuration::from_secs(1))
+    (deadline.duration_since(now) + STOP_GRACE).max(SignedDuration::from_secs(2))
 }
 
 /// Whether a build of this record and input could be prepared; what `build-image` asks before it accepts.

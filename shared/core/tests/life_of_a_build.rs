@@ -75,6 +75,19 @@ async fn a_build_goes_from_request_to_image() {
 }
 
 #[tokio::test]
+async fn the_state_machine_waits_longer_than_packer_may_run_and_hears_of_it_before() {
+    for (timeout_secs, waits, heartbeat) in [(1800, 1845, 300), (30, 75, 74)] {
+        let world = World::new();
+        let body = json!({"provider": "codex", "timeout_secs": timeout_secs});
+        let answer = post(&world, &body, None).await.unwrap().body.unwrap();
+        let build_id = answer["build_id"].as_str().unwrap().parse().unwrap();
+        let output =
+            prepare_build::run(&world.prepare_build(), prepare_build::Input { build_id }).await.unwrap();
+        assert_eq!((output.run_packer_timeout_secs, output.heartbeat_secs), (waits, heartbeat));
+    }
+}
+
+#[tokio::test]
 async fn bad_requests_change_nothing() {
     let world = World::new();
     for body in [

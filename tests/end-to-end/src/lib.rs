@@ -14,7 +14,7 @@ use local_stack::{Ec2Api, Inventory, Stack, StackParts};
 use serde_json::Value;
 
 pub use api::{Answer, Api};
-pub use processes::{freeze_runner, kill_runner};
+pub use processes::{freeze_runner, kill_runner_alone, kill_runners_machine};
 
 /// Longest that anything in here is waited for: far more than a slow machine needs.
 const PATIENCE: Duration = Duration::from_secs(240);

@@ -1,40 +1,64 @@
 //! Finding a build's runner among this machine's processes, to do to it what a crash would.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Kills the runner of a build, which can neither catch it nor say anything more. Packer is left to whoever cares.
-pub fn kill_runner(build_id: &str) -> Result<()> {
-    signal_runner(build_id, Signal::SIGKILL)
+/// Ends the machine that a build's runner is on, as far as its processes see it: they all die at once, Packer too, and
+/// none can clean up after itself.
+pub fn kill_runners_machine(build_id: &str) -> Result<()> {
+    let runner = runner(build_id)?;
+    let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
+    let ours = namespace(&runner).context("the runner has no process namespace")?;
+    let first = processes()?.into_iter().find(|process| {
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        namespace(process).as_ref() == Some(&ours) && pids.split_whitespace().last() == Some("1")
+    });
+    // The kernel ends a process namespace with its first process.
+    signal(&first.context("the runner's process namespace has no first process")?, Signal::SIGKILL)
+}
+
+/// Kills the runner's process alone, which can neither catch it nor say anything more.
+pub fn kill_runner_alone(build_id: &str) -> Result<()> {
+    signal(&runner(build_id)?, Signal::SIGKILL)
 }
 
 /// Freezes the runner of a build: it is there, and does nothing any more.
 pub fn freeze_runner(build_id: &str) -> Result<()> {
-    signal_runner(build_id, Signal::SIGSTOP)
+    signal(&runner(build_id)?, Signal::SIGSTOP)
 }
 
-fn signal_runner(build_id: &str, signal: Signal) -> Result<()> {
-    let mut signalled = 0;
-    for entry in fs::read_dir("/proc")? {
-        let path = entry?.path();
-        let Some(pid) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        // Any process may end while it is looked at: then it is not the one.
-        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        let environment = fs::read(path.join("environ")).unwrap_or_default();
-        let ours = environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable.strip_prefix(b"CIAB_BUILD_ID=") == Some(build_id.as_bytes()));
-        if name.trim() == "ciab-runner" && ours {
-            kill(Pid::from_raw(pid), signal)?;
-            signalled += 1;
-        }
-    }
-    ensure!(signalled == 1, "{signalled} runners of the build {build_id} were found");
-    Ok(())
+fn signal(process: &Path, signal: Signal) -> Result<()> {
+    Ok(kill(Pid::from_raw(pid_of(process).context("no process")?), signal)?)
+}
+
+/// The one process that is the build's runner.
+fn runner(build_id: &str) -> Result<PathBuf> {
+    let mut runners: Vec<PathBuf> = processes()?
+        .into_iter()
+        .filter(|process| {
+            // Any process may end while it is looked at: then it is not the one.
+            let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            let environment = fs::read(process.join("environ")).unwrap_or_default();
+            let mut variables = environment.split(|byte| *byte == 0);
+            let wanted = format!("CIAB_BUILD_ID={build_id}");
+            name.trim() == "ciab-runner" && variables.any(|variable| variable == wanted.as_bytes())
+        })
+        .collect();
+    ensure!(runners.len() == 1, "{} runners of the build {build_id} were found", runners.len());
+    Ok(runners.remove(0))
+}
+
+fn processes() -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir("/proc")?.map(|entry| entry.map(|entry| entry.path()));
+    let all: Vec<PathBuf> = entries.collect::<Result<_, _>>()?;
+    Ok(all.into_iter().filter(|path| pid_of(path).is_some()).collect())
+}
+
+fn pid_of(process: &Path) -> Option<i32> {
+    process.file_name()?.to_str()?.parse().ok()
 }

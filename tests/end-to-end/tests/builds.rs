@@ -1,7 +1,7 @@
 //! Builds on the running stack: one that succeeds, and the ways in which one fails, each leaving nothing in EC2.
 
 use anyhow::{Result, ensure};
-use end_to_end::{Scene, freeze_runner, kill_runner, templates};
+use end_to_end::{Scene, freeze_runner, kill_runner_alone, kill_runners_machine, templates};
 use serde_json::{Value, json};
 
 fn request(content: &str) -> Value {
@@ -83,19 +83,32 @@ fn a_provisioner_that_fails_fails_the_build_with_what_it_said() -> Result<()> {
 }
 
 #[test]
-fn a_build_whose_runner_is_killed_fails_and_leaves_nothing() -> Result<()> {
+fn a_build_whose_runners_machine_dies_fails_and_leaves_nothing() -> Result<()> {
     on_a_stack(|scene| {
         let id = scene.start_build(&request(&templates::with_script("echo now; sleep 600")))?;
         // The provisioner runs: Packer has an instance, a security group and a key pair.
         scene.logged(&id, "now")?;
         ensure!(scene.leftovers()?.len() >= 3, "nothing to leave behind yet");
-        kill_runner(&id)?;
+        kill_runners_machine(&id)?;
         let build = scene.ended(&id)?;
         ensure!(build["status"] == "failed", "{build:#}");
         ensure!(
             build["leftovers"]["found"]["instances"].as_array().is_some_and(|ids| ids.len() == 1),
             "{build:#}"
         );
+        scene.nothing_is_left_of(&build)
+    })
+}
+
+#[test]
+fn a_build_whose_runner_is_killed_fails_and_leaves_nothing() -> Result<()> {
+    on_a_stack(|scene| {
+        let id = scene.start_build(&request(&templates::with_script("echo now; sleep 600")))?;
+        scene.logged(&id, "now")?;
+        // Packer hears of it, and may or may not get to clean up before its machine is gone too.
+        kill_runner_alone(&id)?;
+        let build = scene.ended(&id)?;
+        ensure!(build["status"] == "failed", "{build:#}");
         scene.nothing_is_left_of(&build)
     })
 }
