@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::api::{ApiError, HttpRequest, HttpResponse};
 use crate::build::{BuildRecord, BuildStatus, Failure, Phase, RunnerKind, Stage, TemplateReference};
@@ -80,7 +80,7 @@ impl<'a> From<&'a BuildRecord> for BuildView<'a> {
 }
 
 /// A part of a log as callers see it.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct LogView {
     lines: Vec<log::Line>,
     next_offset: u64,
