@@ -124,6 +124,14 @@ pub enum ApiError {
         "the Idempotency-Key was used before with another request: use a new key, or send the same request again"
     )]
     IdempotencyConflict,
+    /// The build has ended: there is nothing to cancel.
+    #[error("the build `{build_id}` has ended as {status}: it cannot be cancelled any more")]
+    BuildEnded {
+        /// The build.
+        build_id: String,
+        /// How it ended.
+        status: &'static str,
+    },
     /// EC2 refused.
     #[error("EC2 refused the request ({code}): {advice}")]
     Ec2 {
@@ -157,6 +165,7 @@ impl ApiError {
             Self::PayloadTooLarge(_) => "payload_too_large",
             Self::UnsupportedMediaType(_) => "unsupported_media_type",
             Self::IdempotencyConflict => "idempotency_conflict",
+            Self::BuildEnded { .. } => "build_ended",
             Self::Ec2 { .. } => "ec2_error",
             Self::Unavailable(_) => "unavailable",
             Self::Internal(_) => "internal_error",
@@ -172,7 +181,7 @@ impl ApiError {
             | Self::TemplateSourceNotFound(_)
             | Self::NotFound(_) => 404,
             Self::MethodNotAllowed { .. } => 405,
-            Self::IdempotencyConflict => 409,
+            Self::IdempotencyConflict | Self::BuildEnded { .. } => 409,
             Self::PayloadTooLarge(_) => 413,
             Self::UnsupportedMediaType(_) => 415,
             Self::Internal(_) => 500,
@@ -200,6 +209,7 @@ impl ApiError {
             | Self::PayloadTooLarge(_)
             | Self::UnsupportedMediaType(_)
             | Self::IdempotencyConflict
+            | Self::BuildEnded { .. }
             | Self::Ec2 { .. }
             | Self::Internal(_) => {}
         }

@@ -3,14 +3,14 @@
 //! Status goes forward only and a final one never changes: every move is a method here, and refuses what is not allowed.
 //! Must never know how a record is stored or who asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BuildId, ImageId, Provider, Region};
-use crate::resource::{Leftovers, Resource};
+use crate::resource::Leftovers;
 
 /// The four statuses that callers see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,14 +69,36 @@ pub enum Phase {
     Failed,
     /// Ended because its time was over.
     TimedOut,
+    /// Ended because somebody cancelled it.
+    Cancelled,
 }
 
 /// What runs Packer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunnerKind {
     /// An AWS CodeBuild build.
     Codebuild,
+    /// An EC2 instance that lives as long as the build.
+    Ec2,
+}
+
+impl RunnerKind {
+    /// The names of all, for messages.
+    pub const NAMES: &str = "codebuild, ec2";
+
+    /// The kind with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Codebuild, Self::Ec2].into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Codebuild => "codebuild",
+            Self::Ec2 => "ec2",
+        }
+    }
 }
 
 /// The step that failed.
@@ -93,6 +115,28 @@ pub enum Stage {
     FinishBuild,
 }
 
+/// What kind of end a failure is: it decides what is told and whether a finished AMI may still be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Something went wrong, and said so.
+    #[default]
+    Failed,
+    /// Nobody said how it went: the runner is gone, or gives no sign of life, or a step after it broke.
+    Lost,
+    /// The time was over.
+    TimedOut,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+impl FailureKind {
+    /// Whether Packer may have ended well all the same, so that it has to be found out before anything is decided.
+    pub fn may_have_ended_well(self) -> bool {
+        matches!(self, Self::Lost | Self::TimedOut)
+    }
+}
+
 /// Why a build failed, for people to act on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -104,9 +148,9 @@ pub struct Failure {
     pub message: String,
     /// The log's last lines before it, oldest first.
     pub last_log_lines: Vec<String>,
-    /// Whether the time was over.
+    /// What kind of end it is.
     #[serde(default)]
-    pub timed_out: bool,
+    pub kind: FailureKind,
 }
 
 impl Failure {
@@ -117,14 +161,39 @@ impl Failure {
             step: None,
             message: format!("Packer build timed out after {timeout_secs} seconds"),
             last_log_lines: Vec::new(),
-            timed_out: true,
+            kind: FailureKind::TimedOut,
         }
+    }
+
+    /// The failure of a build that somebody cancelled.
+    pub fn cancelled(stage: Stage) -> Self {
+        Self { kind: FailureKind::Cancelled, ..Self::of(stage, "cancelled") }
+    }
+
+    /// The failure of a build of which nobody said how it went.
+    pub fn lost(stage: Stage, message: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Lost, ..Self::of(stage, message) }
     }
 
     /// A failure that is told in one sentence.
     pub fn of(stage: Stage, message: impl Into<String>) -> Self {
-        Self { stage, step: None, message: message.into(), last_log_lines: Vec::new(), timed_out: false }
+        Self {
+            stage,
+            step: None,
+            message: message.into(),
+            last_log_lines: Vec::new(),
+            kind: FailureKind::Failed,
+        }
     }
+}
+
+/// An AMI that Packer made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Artifact {
+    /// The region that it lives in.
+    pub region: Region,
+    /// Its id.
+    pub image_id: ImageId,
 }
 
 /// The template as it was asked for.
@@ -173,19 +242,48 @@ pub struct BuildRecord {
     pub phase: Phase,
     /// The AMI in the region asked for.
     pub image_id: Option<ImageId>,
+    /// Every AMI that Packer made for it, the one above among them: they are kept.
+    #[serde(default)]
+    pub artifacts: Vec<Artifact>,
+    /// The snapshots behind them: they are kept too.
+    #[serde(default)]
+    pub kept_snapshots: BTreeSet<String>,
+    /// When a runner was first asked for: from then on there may be one, whatever is known of it.
+    #[serde(default)]
+    pub runner_requested_at: Option<Timestamp>,
     /// The runner's id, once it was started.
     pub runner_id: Option<String>,
+    /// Since when it fails.
+    #[serde(default)]
+    pub failing_since: Option<Timestamp>,
     /// Why it fails or failed.
     pub failure: Option<Failure>,
-    /// Where something was found that must go: kept until it is gone.
+    /// Whether it is settled that it ends without an image. Only from then on its AMIs may be deleted, and it cannot succeed.
     #[serde(default)]
-    pub remaining: Vec<Resource>,
-    /// What was found and removed.
+    pub doomed: bool,
+    /// What was found and removed. What was found also proves: an instance that is gone no longer vouches for its group.
     #[serde(default)]
     pub leftovers: Leftovers,
-    /// Whether a look after its end found nothing of it left. The record stays active until then.
+    /// Since when nothing of it was seen any more. EC2 shows what it has just made a moment late, so one look is no proof.
+    #[serde(default)]
+    pub quiet_since: Option<Timestamp>,
+    /// When it was last tried in vain to remove what is left, once that has lasted for long.
+    #[serde(default)]
+    pub tried_at: Option<Timestamp>,
+    /// Whether a second look, a while after its end, found nothing of it left. The record stays active until then.
     #[serde(default)]
     pub clean: bool,
+}
+
+/// What a build that ends without an image leaves, as far as anybody has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It never made anything: no runner was ever asked for.
+    NeverAnything,
+    /// The last look found nothing. Another one has to confirm it.
+    Nothing,
+    /// Something that could not be removed yet.
+    Something,
 }
 
 /// A move that the record's status does not allow.
@@ -218,7 +316,7 @@ impl BuildRecord {
     ///
     /// # Errors
     /// As [`BuildRecord::start`]; a queued build has no runner either.
-    pub fn runner_starting(&mut self) -> Result<(), NotAllowed> {
+    pub fn runner_starting(&mut self, now: Timestamp) -> Result<(), NotAllowed> {
         self.guard("start a runner")?;
         if self.status == BuildStatus::Queued {
             return Err(NotAllowed { from: self.status, attempted: "start a runner" });
@@ -226,6 +324,7 @@ impl BuildRecord {
         if self.phase == Phase::Preparing {
             self.phase = Phase::Starting;
         }
+        self.runner_requested_at.get_or_insert(now);
         Ok(())
     }
 
@@ -233,59 +332,137 @@ impl BuildRecord {
     ///
     /// # Errors
     /// As [`BuildRecord::runner_starting`].
-    pub fn runner_started(&mut self, runner_id: String) -> Result<(), NotAllowed> {
-        self.runner_starting()?;
+    pub fn runner_started(&mut self, runner_id: String, now: Timestamp) -> Result<(), NotAllowed> {
+        self.runner_starting(now)?;
         self.phase = Phase::RunningPacker;
-        self.runner_id = Some(runner_id);
+        self.runner_id.get_or_insert(runner_id);
         Ok(())
     }
 
-    /// Ends it well. Ending it so twice with the same image changes nothing.
+    /// Ends it well, with the AMI in the region asked for among all that were made, and the snapshots behind them. Ending it so twice with the same image
+    /// changes nothing.
     ///
     /// # Errors
-    /// A build that was not started, failed, or is being cleaned up, cannot succeed.
-    pub fn succeed(&mut self, image_id: ImageId, now: Timestamp) -> Result<(), NotAllowed> {
-        if self.status == BuildStatus::Succeeded && self.image_id.as_ref() == Some(&image_id) {
+    /// A build that was not started, has failed or is doomed cannot succeed; nor can one without an AMI in its region.
+    pub fn succeed(
+        &mut self,
+        artifacts: Vec<Artifact>,
+        snapshots: BTreeSet<String>,
+        now: Timestamp,
+    ) -> Result<(), NotAllowed> {
+        let image_id = self.image_among(&artifacts).cloned();
+        if self.status == BuildStatus::Succeeded && self.image_id == image_id {
             return Ok(());
         }
-        self.guard("succeed")?;
-        if self.status != BuildStatus::Building {
+        if self.status != BuildStatus::Building || self.doomed || image_id.is_none() {
             return Err(NotAllowed { from: self.status, attempted: "succeed" });
         }
         self.status = BuildStatus::Succeeded;
         self.phase = Phase::Succeeded;
-        self.image_id = Some(image_id);
+        self.image_id = image_id;
+        self.artifacts = artifacts;
+        self.kept_snapshots = snapshots;
+        self.failure = None;
+        self.failing_since = None;
         self.completed_at = Some(now);
+        self.quiet_since = Some(now);
         Ok(())
     }
 
-    /// Says that it fails, and why; the first reason stays. What it left is to be removed before it ends.
+    /// The first of `artifacts` in the region that was asked for.
+    pub fn image_among<'a>(&self, artifacts: &'a [Artifact]) -> Option<&'a ImageId> {
+        artifacts.iter().find(|artifact| artifact.region == self.region).map(|artifact| &artifact.image_id)
+    }
+
+    /// Says that it fails, and why. The first reason stays, unless it was one that left open how the build went. What it
+    /// left is to be removed before it ends.
     ///
     /// # Errors
     /// A build that has ended cannot fail.
-    pub fn begin_clean_up(&mut self, failure: Failure) -> Result<(), NotAllowed> {
+    pub fn begin_clean_up(&mut self, failure: Failure, now: Timestamp) -> Result<(), NotAllowed> {
         if self.status.is_final() {
             return Err(NotAllowed { from: self.status, attempted: "fail" });
         }
         self.status = BuildStatus::Building;
         self.phase = Phase::CleaningUp;
-        self.failure.get_or_insert(failure);
+        self.failing_since.get_or_insert(now);
+        if !failure.kind.may_have_ended_well() && !self.doomed {
+            self.doomed = true;
+            self.failure = Some(failure);
+        } else {
+            self.failure.get_or_insert(failure);
+        }
         Ok(())
     }
 
-    /// Ends it without an image. `clean` says whether nothing of it is left.
+    /// Settles that a build that fails ends without an image; `truth` where it turned out why.
     ///
     /// # Errors
-    /// Only a build that is being cleaned up ends so.
-    pub fn fail(&mut self, clean: bool, now: Timestamp) -> Result<(), NotAllowed> {
-        let (BuildStatus::Building, Some(failure)) = (self.status, &self.failure) else {
+    /// Only a build that fails can be doomed.
+    pub fn doom(&mut self, truth: Option<Failure>) -> Result<(), NotAllowed> {
+        if self.status != BuildStatus::Building || self.failure.is_none() {
+            return Err(NotAllowed { from: self.status, attempted: "be settled as failed" });
+        }
+        if !self.doomed {
+            self.doomed = true;
+            self.failure = truth.or(self.failure.take());
+        }
+        Ok(())
+    }
+
+    /// Ends it without an image.
+    ///
+    /// # Errors
+    /// Only a doomed build ends so.
+    pub fn fail(&mut self, left: Left, now: Timestamp) -> Result<(), NotAllowed> {
+        let (BuildStatus::Building, true, Some(failure)) = (self.status, self.doomed, &self.failure) else {
             return Err(NotAllowed { from: self.status, attempted: "end as failed" });
         };
-        self.phase = if failure.timed_out { Phase::TimedOut } else { Phase::Failed };
+        self.phase = match failure.kind {
+            FailureKind::Failed | FailureKind::Lost => Phase::Failed,
+            FailureKind::TimedOut => Phase::TimedOut,
+            FailureKind::Cancelled => Phase::Cancelled,
+        };
         self.status = BuildStatus::Failed;
         self.completed_at = Some(now);
-        self.clean = clean;
+        self.quiet_since = (left == Left::Nothing).then_some(now);
+        self.clean = left == Left::NeverAnything;
         Ok(())
+    }
+
+    /// Something of it was found after it had ended and was called clean: it is looked after again. Its status stays.
+    pub fn reopen(&mut self) {
+        if self.status.is_final() {
+            self.clean = false;
+            self.quiet_since = None;
+        }
+    }
+
+    /// Notes a runner of its that was found in AWS and that nobody had noted.
+    pub fn runner_found(&mut self, runner_id: String) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::RunningPacker;
+        }
+        self.runner_id.get_or_insert(runner_id);
+    }
+
+    /// Whether there is, was, or may yet turn out to be a runner.
+    pub fn may_have_runner(&self) -> bool {
+        self.runner_id.is_some() || self.runner_requested_at.is_some()
+    }
+
+    /// The step that it is in, for a failure that names none.
+    pub fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Queued | Phase::Preparing => Stage::PrepareBuild,
+            Phase::Starting => Stage::StartRunner,
+            Phase::RunningPacker
+            | Phase::CleaningUp
+            | Phase::Succeeded
+            | Phase::Failed
+            | Phase::TimedOut
+            | Phase::Cancelled => Stage::RunPacker,
+        }
     }
 
     /// Whether somebody must still look after it: it has not ended, or something of it is left.
@@ -328,10 +505,16 @@ pub(crate) mod tests {
             status: BuildStatus::Queued,
             phase: Phase::Queued,
             image_id: None,
+            artifacts: Vec::new(),
+            kept_snapshots: BTreeSet::new(),
+            runner_requested_at: None,
             runner_id: None,
+            failing_since: None,
             failure: None,
-            remaining: Vec::new(),
+            doomed: false,
             leftovers: Leftovers::default(),
+            quiet_since: None,
+            tried_at: None,
             clean: false,
         }
     }
@@ -339,13 +522,15 @@ pub(crate) mod tests {
     pub(crate) fn building() -> BuildRecord {
         let mut record = queued();
         record.start(time("2026-03-25T14:30:05Z")).unwrap();
-        record.runner_started("runner:1".into()).unwrap();
+        record.runner_started("runner:1".into(), time("2026-03-25T14:30:06Z")).unwrap();
         record
     }
 
-    fn ami() -> ImageId {
-        "ami-0abcdef1234567890".parse().unwrap()
+    pub(crate) fn made(ami: &str) -> Vec<Artifact> {
+        vec![Artifact { region: "us-east-1".parse().unwrap(), image_id: ami.parse().unwrap() }]
     }
+
+    const AMI: &str = "ami-0abcdef1234567890";
 
     #[test]
     fn time_begins_when_it_is_taken_up() {
@@ -360,45 +545,69 @@ pub(crate) mod tests {
     fn a_final_status_never_changes() {
         let now = time("2026-03-25T15:00:00Z");
         let mut succeeded = building();
-        succeeded.succeed(ami(), now).unwrap();
+        succeeded.succeed(made(AMI), BTreeSet::new(), now).unwrap();
         let before = succeeded.clone();
-        assert!(succeeded.begin_clean_up(Failure::timed_out(1800)).is_err());
-        assert!(succeeded.fail(true, now).is_err());
+        assert!(succeeded.begin_clean_up(Failure::timed_out(1800), time("2026-03-25T15:00:00Z")).is_err());
+        assert!(succeeded.fail(Left::Nothing, now).is_err());
         assert!(succeeded.start(now).is_err());
-        assert!(succeeded.runner_started("runner:2".into()).is_err());
-        assert!(succeeded.succeed("ami-12345678".parse().unwrap(), now).is_err());
-        succeeded.succeed(ami(), time("2026-03-26T00:00:00Z")).unwrap();
+        assert!(succeeded.runner_started("runner:2".into(), now).is_err());
+        assert!(succeeded.succeed(made("ami-12345678"), BTreeSet::new(), now).is_err());
+        succeeded.succeed(made(AMI), BTreeSet::new(), time("2026-03-26T00:00:00Z")).unwrap();
         assert_eq!(succeeded, before);
 
         let mut failed = building();
-        failed.begin_clean_up(Failure::timed_out(1800)).unwrap();
-        failed.fail(true, now).unwrap();
+        failed.begin_clean_up(Failure::timed_out(1800), time("2026-03-25T15:00:00Z")).unwrap();
+        assert!(failed.fail(Left::Nothing, now).is_err(), "not before it is settled that there is no image");
+        failed.doom(None).unwrap();
+        failed.fail(Left::Nothing, now).unwrap();
         let before = failed.clone();
-        assert!(failed.succeed(ami(), now).is_err());
-        assert!(failed.begin_clean_up(Failure::of(Stage::RunPacker, "again")).is_err());
+        assert!(failed.succeed(made(AMI), BTreeSet::new(), now).is_err());
+        assert!(
+            failed
+                .begin_clean_up(Failure::of(Stage::RunPacker, "again"), time("2026-03-25T15:00:00Z"))
+                .is_err()
+        );
         assert_eq!(failed, before);
     }
 
     #[test]
     fn the_first_reason_stays() {
         let mut record = building();
-        record.begin_clean_up(Failure::of(Stage::RunPacker, "first")).unwrap();
-        record.begin_clean_up(Failure::of(Stage::RunPacker, "second")).unwrap();
+        record.begin_clean_up(Failure::of(Stage::RunPacker, "first"), time("2026-03-25T15:00:00Z")).unwrap();
+        record.begin_clean_up(Failure::of(Stage::RunPacker, "second"), time("2026-03-25T15:00:00Z")).unwrap();
         assert_eq!(record.failure.as_ref().unwrap().message, "first");
-        assert!(record.succeed(ami(), record.created_at).is_err(), "what fails cannot succeed any more");
+        assert!(
+            record.succeed(made(AMI), BTreeSet::new(), record.created_at).is_err(),
+            "what fails cannot succeed any more"
+        );
+    }
+
+    #[test]
+    fn a_build_of_which_nobody_knows_how_it_went_may_still_turn_out_well() {
+        let now = time("2026-03-25T15:00:00Z");
+        let mut record = building();
+        record.begin_clean_up(Failure::lost(Stage::RunPacker, "gone"), now).unwrap();
+        let mut doomed = record.clone();
+        record.succeed(made(AMI), BTreeSet::new(), now).unwrap();
+        assert_eq!((record.status, record.failure), (BuildStatus::Succeeded, None));
+
+        doomed.begin_clean_up(Failure::cancelled(Stage::RunPacker), now).unwrap();
+        assert_eq!(doomed.failure.as_ref().unwrap().kind, FailureKind::Cancelled, "what is known wins");
+        assert!(doomed.succeed(made(AMI), BTreeSet::new(), now).is_err());
     }
 
     #[test]
     fn a_build_that_was_never_started_cannot_succeed() {
-        assert!(queued().succeed(ami(), time("2026-03-25T15:00:00Z")).is_err());
-        assert!(queued().runner_starting().is_err());
+        assert!(queued().succeed(made(AMI), BTreeSet::new(), time("2026-03-25T15:00:00Z")).is_err());
+        assert!(queued().runner_starting(time("2026-03-25T15:00:00Z")).is_err());
     }
 
     #[test]
     fn it_stays_active_until_nothing_is_left() {
         let mut record = building();
-        record.begin_clean_up(Failure::timed_out(1800)).unwrap();
-        record.fail(false, record.created_at).unwrap();
+        record.begin_clean_up(Failure::timed_out(1800), time("2026-03-25T15:00:00Z")).unwrap();
+        record.doom(None).unwrap();
+        record.fail(Left::Something, record.created_at).unwrap();
         assert!(record.is_active());
         record.clean = true;
         assert!(!record.is_active());

@@ -2,7 +2,7 @@
 //!
 //! Whatever is wrong with a request is found before anything is written or started.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::api::{ApiError, HttpRequest, HttpResponse};
 use crate::build::{BuildRecord, BuildStatus, Phase, TemplateReference};
+use crate::dispatch::Dispatcher;
 use crate::ids::{BuildId, Provider, Region, shown};
 use crate::ports::{Clock, IdempotencyKey, Identifiers, ObjectStore, Records, Submission, Workflows};
 use crate::prepare_build;
@@ -100,11 +101,16 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
         Submission::Repeated(earlier) => *earlier,
         Submission::KeyReused => return Err(ApiError::IdempotencyConflict),
     };
-    if record.status == BuildStatus::Queued
-        && let Err(error) = deps.workflows.start(record.build_id).await
-    {
-        // The build is accepted all the same: the poller starts what is queued and has no execution.
-        tracing::warn!(build_id = %record.build_id, error = &error as &dyn std::error::Error, "not dispatched yet");
+    if record.status == BuildStatus::Queued {
+        let dispatcher = Dispatcher {
+            records: deps.records.clone(),
+            workflows: deps.workflows.clone(),
+            slots: deps.settings.concurrent_builds,
+        };
+        if let Err(error) = dispatcher.dispatch(Some(&record)).await {
+            // The build is accepted all the same: the poller dispatches what waits.
+            tracing::warn!(build_id = %record.build_id, error = &error as &dyn std::error::Error, "not dispatched yet");
+        }
     }
     HttpResponse::json(202, &Accepted::from(&record))
 }
@@ -158,10 +164,16 @@ fn queued(build_id: BuildId, asked: &BuildRequest, now: Timestamp) -> BuildRecor
         status: BuildStatus::Queued,
         phase: Phase::Queued,
         image_id: None,
+        artifacts: Vec::new(),
+        kept_snapshots: BTreeSet::new(),
+        runner_requested_at: None,
         runner_id: None,
+        failing_since: None,
         failure: None,
-        remaining: Vec::new(),
+        doomed: false,
         leftovers: Leftovers::default(),
+        quiet_since: None,
+        tried_at: None,
         clean: false,
     }
 }

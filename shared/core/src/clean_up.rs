@@ -1,16 +1,15 @@
-//! `clean-up`: the step after any failure. Records why, stops the runner, tears down what is left, records the proof.
+//! `clean-up`: the step after any failure. Records why, and brings the build to its end: stops the runner, finds out whether
+//! Packer had ended well all the same, tears down what is left, records the proof.
 //!
-//! Done again by the state machine until nothing is left; must never call a build failed before, unless its patience is
-//! over.
+//! Done again by the state machine until it has ended; must never call a build failed before, unless patience is over.
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::build::{BuildRecord, Failure, Phase, Stage};
+use crate::build::{BuildRecord, BuildStatus, Failure, FailureKind, Stage};
 use crate::ids::BuildId;
-use crate::ports::Write;
+use crate::reconcile::{Deps, bring_on_one};
 use crate::step::{StepError, update};
-use crate::tear_down::{Deps, tear_down};
 
 /// What the state machine hands over.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,42 +32,28 @@ pub struct Caught {
     pub cause: String,
 }
 
+/// What the state machine goes on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Output {
+    /// How the build has ended: a runner that died without a word may have done its work.
+    pub status: BuildStatus,
+}
+
 /// Does the step.
 ///
 /// # Errors
 /// `LeftoversRemain` while something is left; otherwise those that every step has.
-pub async fn run(deps: &Deps, input: Input) -> Result<(), StepError> {
-    let record = deps.records.build(input.build_id).await?.ok_or(StepError::BuildMissing(input.build_id))?;
-    let failure = failure(&record, &input.error, deps.clock.now());
-    fail(deps, input.build_id, failure).await
-}
-
-/// Records that a build fails, and goes as far with its tear-down as it goes now. What the poller calls too.
-///
-/// # Errors
-/// As [`run`].
-pub async fn fail(deps: &Deps, id: BuildId, failure: Failure) -> Result<(), StepError> {
-    let mut record = update(&*deps.records, id, |record| {
-        if record.status.is_final() { Ok(()) } else { record.begin_clean_up(failure.clone()) }
+pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
+    let now = deps.clock.now();
+    let record = update(&*deps.records, input.build_id, |record| {
+        if record.status.is_final() {
+            return Ok(());
+        }
+        record.begin_clean_up(failure(record, &input.error, now), now)
     })
     .await?;
-    go_on(deps, &mut record).await
-}
-
-/// Goes on with the tear-down of a build that fails, or that ended with something left.
-///
-/// # Errors
-/// As [`run`].
-pub async fn go_on(deps: &Deps, record: &mut BuildRecord) -> Result<(), StepError> {
-    let before = record.clone();
-    let outcome = tear_down(deps, record).await;
-    if *record != before && deps.records.replace(record).await? == Write::Conflict {
-        return Err(StepError::RecordContended);
-    }
-    match outcome? {
-        0 => Ok(()),
-        left => Err(StepError::LeftoversRemain(left)),
-    }
+    let record = if record.status.is_final() { record } else { bring_on_one(deps, record).await? };
+    Ok(Output { status: record.status })
 }
 
 /// A failure that the runner reports, as the cause of its error.
@@ -90,13 +75,7 @@ struct FunctionCause {
 
 /// Why the build fails, in words for people, from what the state machine caught.
 pub fn failure(record: &BuildRecord, caught: &Caught, now: Timestamp) -> Failure {
-    let stage = match record.phase {
-        Phase::Queued | Phase::Preparing => Stage::PrepareBuild,
-        Phase::Starting => Stage::StartRunner,
-        Phase::RunningPacker | Phase::CleaningUp | Phase::Succeeded | Phase::Failed | Phase::TimedOut => {
-            Stage::RunPacker
-        }
-    };
+    let stage = record.stage();
     let told = |stage| match serde_json::from_str::<FunctionCause>(&caught.cause) {
         Ok(cause) => Failure::of(stage, cause.error_message),
         Err(_) => internal(stage),
@@ -110,7 +89,7 @@ pub fn failure(record: &BuildRecord, caught: &Caught, now: Timestamp) -> Failure
             Failure::timed_out(record.timeout_secs)
         }
         "States.Timeout" | "States.HeartbeatTimeout" => {
-            Failure::of(Stage::RunPacker, "the build's runner gave no sign of life any more")
+            Failure::lost(Stage::RunPacker, "the build's runner gave no sign of life any more")
         }
         "PackerFailed" | "TemplateInvalid" | "RunnerFailed" => {
             match serde_json::from_str::<RunnerCause>(&caught.cause) {
@@ -119,13 +98,15 @@ pub fn failure(record: &BuildRecord, caught: &Caught, now: Timestamp) -> Failure
                     step: cause.step,
                     message: cause.message,
                     last_log_lines: cause.last_log_lines,
-                    timed_out: false,
+                    kind: FailureKind::Failed,
                 },
                 Err(_) => internal(Stage::RunPacker),
             }
         }
         "TemplateRejected" => told(Stage::PrepareBuild),
         "ImageNotReady" | "ImageRejected" => told(Stage::FinishBuild),
+        // Ours, and not the template's: where a runner was asked for, it may have done its work.
+        _ if record.may_have_runner() => Failure { kind: FailureKind::Lost, ..internal(stage) },
         _ => internal(stage),
     }
 }
@@ -172,7 +153,7 @@ mod tests {
         for name in ["BuildTimedOut", "States.Timeout"] {
             let failure = failed(name, "{}", AFTER);
             assert_eq!(failure.message, "Packer build timed out after 1800 seconds");
-            assert!(failure.timed_out);
+            assert_eq!(failure.kind, FailureKind::TimedOut);
         }
     }
 
@@ -180,7 +161,8 @@ mod tests {
     fn a_lost_heartbeat_is_no_time_out() {
         for name in ["States.HeartbeatTimeout", "States.Timeout"] {
             let failure = failed(name, "", DURING);
-            assert!(!failure.timed_out && failure.message.contains("sign of life"), "{failure:?}");
+            assert_eq!(failure.kind, FailureKind::Lost);
+            assert!(failure.message.contains("sign of life"), "{failure:?}");
         }
     }
 

@@ -1,29 +1,24 @@
-//! `finish-build`: checks the AMI that Packer made, looks for what it left, records the image.
+//! `finish-build`: checks the AMIs that Packer made and records them.
 //!
-//! A build says `succeeded` only here, and only of an AMI that EC2 calls `available`, in the region asked for, with this
-//! build's tags.
+//! A build says `succeeded` only here, and only of AMIs that EC2 calls `available`, one of them in the region asked for, all
+//! with this build's tags. What Packer left beside them is looked for by the poller once the runner has had its time to end.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::build::{BuildRecord, BuildStatus};
+use crate::build::{Artifact, BuildRecord, BuildStatus};
 use crate::ids::{BuildId, ImageId, Region};
 use crate::image::{ImageRecord, ImageStatus};
 use crate::ports::{CloudImage, Write};
-use crate::resource::tag;
+use crate::reconcile::Deps;
+use crate::resource::is_tagged;
 use crate::step::StepError;
-use crate::tear_down::{Deps, tear_down};
 
 /// The tag of an image that was made by a local stack that could not host instances.
 const PROVISIONED: &str = "ciab:provisioned";
-
-/// An AMI that Packer says it made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// The region that it lives in.
-    pub region: Region,
-    /// Its id.
-    pub image_id: ImageId,
-}
+/// AMIs of one build: more than a table can write in one transaction, listings and all, cannot be recorded.
+const IMAGES: usize = 19;
 
 /// What the state machine hands over: the runner's report.
 #[derive(Debug, Clone, Deserialize)]
@@ -44,34 +39,69 @@ pub struct Output {
 /// Does the step.
 ///
 /// # Errors
-/// `ImageNotReady` while EC2 calls the AMI `pending`; `ImageRejected` for one that is not this build's; otherwise those that
+/// `ImageNotReady` while EC2 calls an AMI `pending`; `ImageRejected` for one that is not this build's; otherwise those that
 /// every step has.
 pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
     let id = input.build_id;
     let mut record = deps.records.build(id).await?.ok_or(StepError::BuildMissing(id))?;
-    let artifact = wanted(&record, &input.artifacts)?;
-    let image_id = artifact.image_id.clone();
+    let image_id = wanted(&record, &input.artifacts)?.clone();
     if record.status == BuildStatus::Succeeded && record.image_id.as_ref() == Some(&image_id) {
         return Ok(Output { image_id });
     }
-    let images = deps.cloud.images(&record.region, std::slice::from_ref(&image_id)).await?;
-    let image = images.into_iter().next();
-    let image = verified(&deps.stack, &record, &image_id, image)?;
-    record.succeed(image_id.clone(), deps.clock.now())?;
-    let image = image_record(&record, image);
+    take_over(deps, &mut record, &input.artifacts).await?;
+    deps.dispatcher().pass_on(&[id]).await;
+    Ok(Output { image_id })
+}
 
-    // A look that fails does not make the image worse: the record stays active, and the poller looks again.
-    if let Err(error) = tear_down(deps, &mut record).await {
-        tracing::warn!(build_id = %id, error = &error as &dyn std::error::Error, "leftovers not looked for yet");
+/// Checks that these AMIs are there and this build's, and records that it succeeded with them: in the table first, then in
+/// `record`.
+///
+/// # Errors
+/// As [`run`]; `record` is then unchanged.
+pub async fn take_over(
+    deps: &Deps,
+    record: &mut BuildRecord,
+    artifacts: &[Artifact],
+) -> Result<(), StepError> {
+    let artifacts: BTreeSet<Artifact> = artifacts.iter().cloned().collect();
+    let artifacts: Vec<Artifact> = artifacts.into_iter().collect();
+    wanted(record, &artifacts)?;
+    if artifacts.len() > IMAGES {
+        return Err(StepError::ImageRejected(format!(
+            "Packer made {} AMIs: at most {IMAGES} can be recorded for one build",
+            artifacts.len()
+        )));
     }
-    match deps.records.replace_with_images(&record, &[image]).await? {
-        Write::Done => Ok(Output { image_id }),
+    let mut in_ec2: BTreeMap<&Region, Vec<ImageId>> = BTreeMap::new();
+    for artifact in &artifacts {
+        in_ec2.entry(&artifact.region).or_default().push(artifact.image_id.clone());
+    }
+    let mut images: Vec<(Region, CloudImage)> = Vec::new();
+    for (region, ids) in in_ec2 {
+        let mut found = deps.cloud.images(region, &ids).await?;
+        for id in &ids {
+            let at = found.iter().position(|image| image.id == *id);
+            let image = verified(&deps.stack, record, id, at.map(|at| found.swap_remove(at)))?;
+            images.push((region.clone(), image));
+        }
+    }
+    let mut succeeded = record.clone();
+    let snapshots = images.iter().flat_map(|(_, image)| image.snapshots.iter().cloned()).collect();
+    succeeded.succeed(artifacts.clone(), snapshots, deps.clock.now())?;
+    let images: Vec<ImageRecord> =
+        images.into_iter().map(|(region, image)| image_record(&succeeded, region, image)).collect();
+    match deps.records.replace_with_images(&succeeded, &images).await? {
+        Write::Done => {
+            succeeded.revision += 1;
+            *record = succeeded;
+            Ok(())
+        }
         Write::Conflict => Err(StepError::RecordContended),
     }
 }
 
-fn wanted<'a>(record: &BuildRecord, artifacts: &'a [Artifact]) -> Result<&'a Artifact, StepError> {
-    artifacts.iter().find(|artifact| artifact.region == record.region).ok_or_else(|| {
+fn wanted<'a>(record: &BuildRecord, artifacts: &'a [Artifact]) -> Result<&'a ImageId, StepError> {
+    record.image_among(artifacts).ok_or_else(|| {
         StepError::ImageRejected(format!(
             "Packer made no AMI in {}, the region that was asked for",
             record.region
@@ -93,20 +123,17 @@ fn verified(
     if !image.available {
         return Err(StepError::ImageRejected(format!("the AMI {id} is not available in EC2")));
     }
-    let build_id = record.build_id.to_string();
-    let tagged = image.tags.get(tag::STACK).map(String::as_str) == Some(stack)
-        && image.tags.get(tag::BUILD_ID) == Some(&build_id);
-    if !tagged {
+    if !is_tagged(&image.tags, stack, record.build_id) {
         return Err(StepError::ImageRejected(format!("the AMI {id} does not carry this build's tags")));
     }
     Ok(image)
 }
 
-fn image_record(record: &BuildRecord, image: CloudImage) -> ImageRecord {
+fn image_record(record: &BuildRecord, region: Region, image: CloudImage) -> ImageRecord {
     ImageRecord {
         image_id: image.id,
         provider: record.provider,
-        region: record.region.clone(),
+        region,
         status: ImageStatus::Available,
         created_at: record.completed_at.unwrap_or(record.created_at),
         build_id: record.build_id,

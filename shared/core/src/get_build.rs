@@ -25,7 +25,7 @@ pub struct Deps {
 
 /// A build as callers see it.
 #[derive(Debug, Serialize)]
-struct BuildView<'a> {
+pub(crate) struct BuildView<'a> {
     build_id: BuildId,
     status: BuildStatus,
     provider: Provider,
@@ -40,7 +40,16 @@ struct BuildView<'a> {
     instance_type: &'a str,
     runner: RunnerKind,
     template: &'a TemplateReference,
+    leftovers: LeftoversView<'a>,
+}
+
+/// The clean-up proof.
+#[derive(Debug, Serialize)]
+struct LeftoversView<'a> {
+    #[serde(flatten)]
     leftovers: &'a Leftovers,
+    /// Whether a last look, a while after the end, found nothing of the build. Until then it is looked after.
+    clean: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,7 +62,8 @@ struct FailureView<'a> {
 
 impl<'a> From<&'a BuildRecord> for BuildView<'a> {
     fn from(record: &'a BuildRecord) -> Self {
-        let failure = record.failure.as_ref();
+        // While nobody knows how it went, nothing is said: it may turn out well.
+        let failure = record.failure.as_ref().filter(|_| record.doomed);
         Self {
             build_id: record.build_id,
             status: record.status,
@@ -74,7 +84,7 @@ impl<'a> From<&'a BuildRecord> for BuildView<'a> {
             instance_type: &record.instance_type,
             runner: record.runner,
             template: &record.template,
-            leftovers: &record.leftovers,
+            leftovers: LeftoversView { leftovers: &record.leftovers, clean: record.clean },
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::build::{BuildRecord, RunnerKind};
 use crate::ids::{BuildId, ImageId, Region};
 use crate::image::ImageRecord;
 use crate::ledger::Ledger;
-use crate::resource::Resource;
+use crate::resource::{ByKind, Resource};
 
 /// An outside system did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,24 @@ pub enum PortError {
     },
 }
 
+impl PortError {
+    /// The same error once more, for another build that the same call was made for. Where it comes from stays with the first.
+    pub fn echo(&self) -> Self {
+        match self {
+            Self::Unavailable { service, operation, .. } => {
+                Self::Unavailable { service, operation, source: "told with another build".into() }
+            }
+            Self::Refused { service, operation, code, .. } => {
+                let source = "told with another build".into();
+                Self::Refused { service, operation, code: code.clone(), source }
+            }
+            Self::Unreadable { service, operation, what } => {
+                Self::Unreadable { service, operation, what: what.clone() }
+            }
+        }
+    }
+}
+
 /// The code of [`PortError::Refused`] for a `next` that no listing gave.
 pub const INVALID_NEXT_TOKEN: &str = "InvalidNextToken";
 
@@ -66,6 +84,8 @@ pub trait Clock: Send + Sync {
 pub trait Identifiers: Send + Sync {
     /// A build id that was never given before.
     fn new_build_id(&self) -> BuildId;
+    /// A name for the holder of a lease that was never given before.
+    fn new_holder(&self) -> String;
 }
 
 /// A client's `Idempotency-Key` with the digest of the request it came with.
@@ -95,6 +115,19 @@ pub enum Write {
     Done,
     /// Somebody else wrote first: read again and decide again.
     Conflict,
+}
+
+/// A right that one process at a time has, until it gives it back or its time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease<'a> {
+    /// What it is for.
+    pub name: &'static str,
+    /// Who wants it: no two processes by the same name.
+    pub holder: &'a str,
+    /// Now.
+    pub now: Timestamp,
+    /// When its time is over.
+    pub until: Timestamp,
 }
 
 /// A page of a listing.
@@ -138,6 +171,21 @@ pub trait Records: Send + Sync {
         images: &[ImageRecord],
     ) -> Result<Write, PortError>;
 
+    /// Takes a slot for a build where fewer than `slots` are taken. True where the build has one now, also by an earlier call.
+    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<bool, PortError>;
+
+    /// Gives a build's slot back. One that has none counts as given back.
+    async fn release_slot(&self, id: BuildId) -> Result<(), PortError>;
+
+    /// The builds that have a slot, as of now and not a moment ago.
+    async fn slots_taken(&self) -> Result<BTreeSet<BuildId>, PortError>;
+
+    /// Takes a lease, or prolongs one's own. False where somebody else has it and its time is not over.
+    async fn take_lease(&self, lease: &Lease<'_>) -> Result<bool, PortError>;
+
+    /// Gives a lease back that one still has.
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<(), PortError>;
+
     /// Builds that still need somebody's attention, oldest first.
     async fn active_builds(&self, next: Option<&str>) -> Result<Page<BuildRecord>, PortError>;
 
@@ -178,7 +226,10 @@ pub enum ExecutionState {
     /// There is none.
     Absent,
     /// It runs.
-    Running,
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
     /// It has ended, well or not.
     Ended,
 }
@@ -188,7 +239,9 @@ pub enum ExecutionState {
 pub trait Workflows: Send + Sync {
     /// Starts the execution that is named by the build id. One that exists already counts as started.
     async fn start(&self, id: BuildId) -> Result<(), PortError>;
-    /// How the build's execution stands.
+    /// The executions that run, by their builds, with the times of their starts. May be a moment behind.
+    async fn running(&self) -> Result<BTreeMap<BuildId, Timestamp>, PortError>;
+    /// How the build's execution stands. May be a moment behind.
     async fn state(&self, id: BuildId) -> Result<ExecutionState, PortError>;
     /// Stops the build's execution if it runs.
     async fn stop(&self, id: BuildId) -> Result<(), PortError>;
@@ -233,7 +286,7 @@ pub struct RunnerOrder {
     pub region: Region,
 }
 
-/// How a runner stands.
+/// How a runner stands. Only `Ended` and `Absent` mean that nothing of it runs any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunnerState {
     /// It is being started, or runs.
@@ -245,15 +298,22 @@ pub enum RunnerState {
         /// Whether it ended by itself with exit code 0, which it does only after it has reported.
         reported: bool,
     },
-    /// There is no such runner.
+    /// There is no such runner, or not yet: services show what they have just started a moment late.
     Absent,
 }
 
-/// Where Packer runs.
+/// Where Packer runs. A runner's id says which kind it is of.
 #[async_trait]
 pub trait Runners: Send + Sync {
     /// Starts a runner, or answers with the one started for this build within the last minutes.
     async fn start(&self, order: &RunnerOrder) -> Result<String, PortError>;
+    /// Every runner that was started for these builds, whatever the records know: for a build whose runner was asked for
+    /// and whose id was never noted. Those that ended long ago may be missing.
+    async fn of_builds(
+        &self,
+        kind: RunnerKind,
+        builds: &BTreeSet<BuildId>,
+    ) -> Result<BTreeMap<BuildId, BTreeSet<String>>, PortError>;
     /// How runners stand, by their ids; one call per hundred.
     async fn states(&self, ids: &BTreeSet<String>) -> Result<BTreeMap<String, RunnerState>, PortError>;
     /// Stops a runner. One that has ended, or never was, counts as stopped.
@@ -286,8 +346,8 @@ pub struct Trace<'a> {
     pub build_id: BuildId,
     /// What the runner noted that Packer named.
     pub ledger: &'a Ledger,
-    /// What an earlier look found.
-    pub known: &'a [Resource],
+    /// What earlier looks proved to be the build's, gone or not.
+    pub proven: &'a ByKind,
 }
 
 /// How a deletion stands.
@@ -301,13 +361,19 @@ pub enum Deletion {
     InUse,
 }
 
-/// EC2, as far as builds need it.
+/// EC2 and IAM, as far as builds need them.
 #[async_trait]
 pub trait Cloud: Send + Sync {
-    /// Everything in the region that may belong to the build. May return look-alikes: the domain judges what is ours.
-    async fn find(&self, region: &Region, trace: &Trace<'_>) -> Result<Vec<Resource>, PortError>;
-    /// Deletes one resource.
-    async fn delete(&self, region: &Region, resource: &Resource) -> Result<Deletion, PortError>;
+    /// Everything in the region that may belong to one of these builds, found for all of them together: the number of calls
+    /// grows by pages and by hundreds of builds. May return look-alikes: the domain judges what is whose. Instances that are
+    /// terminated and still shown come along as `gone`.
+    async fn find(&self, region: &Region, traces: &[Trace<'_>]) -> Result<Vec<Resource>, PortError>;
+    /// As [`Cloud::find`], for AMIs and snapshots that may be copies: in a region that these builds did not build in.
+    async fn find_copies(&self, region: &Region, traces: &[Trace<'_>]) -> Result<Vec<Resource>, PortError>;
+    /// Every instance of the stack in the region that is not terminated: build instances and runners, by their tags.
+    async fn instances(&self, region: &Region, stack: &str) -> Result<Vec<Resource>, PortError>;
+    /// Deletes one resource, in its own region.
+    async fn delete(&self, resource: &Resource) -> Result<Deletion, PortError>;
     /// AMIs by id; those that do not exist are left out.
     async fn images(&self, region: &Region, ids: &[ImageId]) -> Result<Vec<CloudImage>, PortError>;
     /// Deregisters an AMI. One that does not exist counts as deregistered.

@@ -114,10 +114,10 @@ impl BuildRequest {
             }
         };
         let runner = match fields.text("runner")? {
-            None | Some("codebuild") => RunnerKind::Codebuild,
-            Some(other) => {
-                return Err(invalid(format!("`{}` is not a runner: allowed is codebuild", shown(other))));
-            }
+            None => settings.runner,
+            Some(given) => RunnerKind::parse(given).ok_or_else(|| {
+                invalid(format!("`{}` is not a runner: allowed are {}", shown(given), RunnerKind::NAMES))
+            })?,
         };
         fields.boolean("force")?;
 

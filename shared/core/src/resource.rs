@@ -1,4 +1,4 @@
-//! What a build makes in EC2 beside its image, and the proof that something is ours to delete.
+//! What a build makes in EC2 and IAM beside its image, and the proof that something is ours to delete.
 //!
 //! Must never call a thing ours because of its name's look alone: a foreign Packer's `packer_…` key pair stays.
 
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::BuildId;
+use crate::ids::{BuildId, Region};
 use crate::ledger::Ledger;
 
 /// Tag keys that say whose a thing is.
@@ -24,6 +24,8 @@ pub mod tag {
     pub const TEMPLATE_DIGEST: &str = "ciab:template-digest";
     /// RFC 3339; past it, whatever carries it, other than a finished image, is waste.
     pub const EXPIRES_AT: &str = "ciab:expires-at";
+    /// The build's id, on an EC2 instance that is its runner. A key of its own: a runner is no leftover of a build that runs.
+    pub const RUNNER_OF: &str = "ciab:runner-of";
 }
 
 /// The kinds of things a build may leave.
@@ -42,22 +44,49 @@ pub enum ResourceKind {
     Image,
     /// An EBS snapshot.
     Snapshot,
+    /// An EC2 launch template.
+    LaunchTemplate,
+    /// An IAM instance profile, by name.
+    InstanceProfile,
+    /// An IAM role, by name.
+    Role,
 }
 
-/// One thing in EC2, with all that is needed to judge whose it is.
+impl ResourceKind {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Instance,
+        Self::Volume,
+        Self::SecurityGroup,
+        Self::KeyPair,
+        Self::Image,
+        Self::Snapshot,
+        Self::LaunchTemplate,
+        Self::InstanceProfile,
+        Self::Role,
+    ];
+}
+
+/// One thing in EC2 or IAM, with all that is needed to judge whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resource {
     /// Its kind.
     pub kind: ResourceKind,
-    /// Its id; a key pair's name.
+    /// The region that it is in; for what IAM holds, the one that it was found from.
+    pub region: Region,
+    /// Its id; for what has no id that is asked for, its name.
     pub id: String,
     /// Whether EC2 already takes it away (an instance that shuts down).
     #[serde(default)]
     pub going: bool,
+    /// Whether nothing is left of it but its name and tags, which EC2 still shows (an instance that is terminated). It costs
+    /// nothing and cannot be deleted, but it vouches for what came from it.
+    #[serde(default)]
+    pub gone: bool,
     /// Its tags.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// A security group's or an AMI's name.
+    /// A security group's, a launch template's or an AMI's name.
     #[serde(default)]
     pub name: String,
     /// Its description.
@@ -73,6 +102,44 @@ pub struct Resource {
     /// Snapshots behind an AMI.
     #[serde(default)]
     pub snapshots: BTreeSet<String>,
+    /// For an AMI, or a snapshot behind one, that EC2 calls a copy: the AMI that it was copied from.
+    #[serde(default)]
+    pub copied_from: Option<String>,
+    /// Whether an AMI's state is `available`.
+    #[serde(default)]
+    pub available: bool,
+}
+
+impl Resource {
+    /// A thing of which only kind, place and id are known.
+    pub fn bare(kind: ResourceKind, region: Region, id: impl Into<String>) -> Self {
+        Self {
+            kind,
+            region,
+            id: id.into(),
+            going: false,
+            gone: false,
+            tags: BTreeMap::new(),
+            name: String::new(),
+            description: String::new(),
+            created_at: None,
+            parents: BTreeSet::new(),
+            snapshots: BTreeSet::new(),
+            copied_from: None,
+            available: false,
+        }
+    }
+
+    /// Whether it carries the tags of this stack and build.
+    pub fn is_tagged(&self, stack: &str, build_id: BuildId) -> bool {
+        is_tagged(&self.tags, stack, build_id)
+    }
+}
+
+/// Whether these are the tags of something of this stack and build.
+pub fn is_tagged(tags: &BTreeMap<String, String>, stack: &str, build_id: BuildId) -> bool {
+    tags.get(tag::STACK).map(String::as_str) == Some(stack)
+        && tags.get(tag::BUILD_ID) == Some(&build_id.to_string())
 }
 
 /// Why a thing is a build's own.
@@ -86,10 +153,17 @@ pub enum Proof {
     Parent,
     /// It carries no owner's tag, has the name and description that Packer gives, and stands in the build's ledger.
     Ledger,
+    /// EC2 calls it a copy of an AMI of this build, and the build did not succeed: nobody else copies an AMI that never
+    /// came to be an image.
+    Copy,
 }
 
 /// The description that Packer gives its security groups.
 const PACKER_GROUP_DESCRIPTION: &str = "Temporary group for Packer";
+/// What the names begin with that Packer gives: key pairs and security groups, IAM roles and profiles, launch templates.
+const PACKER_NAME: &str = "packer_";
+const PACKER_IAM_NAME: &str = "packer-";
+const PACKER_LAUNCH_TEMPLATE_NAME: &str = "packer-fleet-launch-template-";
 
 /// The name that a build's key pair is given; where a template has several sources, theirs begin with it.
 pub fn key_pair_name(build_id: BuildId) -> String {
@@ -105,37 +179,44 @@ pub struct Owner<'a> {
     pub build_id: BuildId,
     /// Since when it could make anything.
     pub began: Timestamp,
+    /// Whether it has ended well.
+    pub succeeded: bool,
     /// What the runner noted.
     pub ledger: &'a Ledger,
-    /// What an earlier look proved: an instance that is gone no longer vouches for its security group.
-    pub proven: &'a [Resource],
+    /// What earlier looks proved, by id: an instance that is gone no longer vouches for its security group.
+    pub proven: &'a ByKind,
 }
 
 /// Those of `found` that are the owner's, each with its proof. Everything else is somebody else's.
 pub fn owned(found: &[Resource], owner: &Owner<'_>) -> Vec<(Resource, Proof)> {
     let mut ours: Vec<(Resource, Proof)> = Vec::new();
-    let mut known: BTreeSet<&str> = owner.proven.iter().map(|resource| resource.id.as_str()).collect();
-    let mut seen: BTreeSet<&str> = BTreeSet::new();
-    // Three times over the list, so that a snapshot finds its AMI, which found its instance, in whatever order they came.
-    for _ in 0..3 {
+    let mut known: BTreeSet<&str> = owner.proven.ids().collect();
+    let mut seen: BTreeSet<(ResourceKind, &Region, &str)> = BTreeSet::new();
+    // Until nothing is added, so that a snapshot finds its AMI, which found its instance, in whatever order they came.
+    loop {
+        let before = ours.len();
         for resource in found {
-            if !seen.contains(resource.id.as_str())
+            let key = (resource.kind, &resource.region, resource.id.as_str());
+            if !seen.contains(&key)
                 && let Some(proof) = proof(resource, owner, &known)
             {
-                seen.insert(resource.id.as_str());
+                seen.insert(key);
                 known.insert(resource.id.as_str());
                 ours.push((resource.clone(), proof));
             }
         }
+        if ours.len() == before {
+            break;
+        }
     }
-    ours.sort_by(|a, b| (a.0.kind, &a.0.id).cmp(&(b.0.kind, &b.0.id)));
+    ours.sort_by(|a, b| (a.0.kind, &a.0.region, &a.0.id).cmp(&(b.0.kind, &b.0.region, &b.0.id)));
     ours
 }
 
 fn proof(resource: &Resource, owner: &Owner<'_>, known: &BTreeSet<&str>) -> Option<Proof> {
     match (resource.tags.get(tag::STACK), resource.tags.get(tag::BUILD_ID)) {
-        (Some(stack), Some(build_id)) => {
-            return (stack == owner.stack && *build_id == owner.build_id.to_string()).then_some(Proof::Tag);
+        (Some(_), Some(_)) => {
+            return resource.is_tagged(owner.stack, owner.build_id).then_some(Proof::Tag);
         }
         // Half an owner is another's mark, or a mistake: either way not a proof.
         (Some(_), None) | (None, Some(_)) => return None,
@@ -148,29 +229,48 @@ fn proof(resource: &Resource, owner: &Owner<'_>, known: &BTreeSet<&str>) -> Opti
     }
     let has_own_parent = resource.parents.iter().any(|parent| known.contains(parent.as_str()));
     let has_foreign_parent = resource.parents.iter().any(|parent| !known.contains(parent.as_str()));
+    let was_proven = owner.proven.of(resource.kind).contains(&resource.id);
+    let ledger = owner.ledger;
+    let in_ledger = |named: &BTreeSet<String>, prefix: &str| {
+        let name = if resource.name.is_empty() { &resource.id } else { &resource.name };
+        let noted = named.contains(&resource.id) || named.contains(name);
+        (name.starts_with(prefix) && noted).then_some(Proof::Ledger)
+    };
     match resource.kind {
         ResourceKind::Instance => None,
         ResourceKind::KeyPair if resource.id.starts_with(&key_pair_name(owner.build_id)) => Some(Proof::Name),
-        ResourceKind::KeyPair => (resource.id.starts_with("packer_")
-            && owner.ledger.key_pairs.contains(&resource.id))
-        .then_some(Proof::Ledger),
+        ResourceKind::KeyPair => in_ledger(&ledger.key_pairs, PACKER_NAME),
         ResourceKind::SecurityGroup => {
             let by_packer =
-                resource.name.starts_with("packer_") && resource.description == PACKER_GROUP_DESCRIPTION;
+                resource.name.starts_with(PACKER_NAME) && resource.description == PACKER_GROUP_DESCRIPTION;
             if !by_packer || has_foreign_parent {
                 return None;
             }
-            let groups = &owner.ledger.security_groups;
-            let in_ledger = groups.contains(&resource.id) || groups.contains(&resource.name);
-            if has_own_parent || owner.proven.iter().any(|proven| proven.id == resource.id) {
+            if has_own_parent || was_proven {
                 Some(Proof::Parent)
             } else {
-                in_ledger.then_some(Proof::Ledger)
+                in_ledger(&ledger.security_groups, PACKER_NAME)
             }
         }
-        ResourceKind::Image | ResourceKind::Snapshot | ResourceKind::Volume => (has_own_parent
-            || owner.proven.iter().any(|proven| proven.id == resource.id))
-        .then_some(Proof::Parent),
+        ResourceKind::Image | ResourceKind::Snapshot | ResourceKind::Volume => {
+            let copy_of_ours = || {
+                let original = resource.copied_from.as_deref();
+                !owner.succeeded && original.is_some_and(|original| known.contains(original))
+            };
+            if has_own_parent || was_proven {
+                Some(Proof::Parent)
+            } else {
+                copy_of_ours().then_some(Proof::Copy)
+            }
+        }
+        ResourceKind::LaunchTemplate | ResourceKind::InstanceProfile | ResourceKind::Role
+            if has_foreign_parent =>
+        {
+            None
+        }
+        ResourceKind::LaunchTemplate => in_ledger(&ledger.launch_templates, PACKER_LAUNCH_TEMPLATE_NAME),
+        ResourceKind::InstanceProfile => in_ledger(&ledger.instance_profiles, PACKER_IAM_NAME),
+        ResourceKind::Role => in_ledger(&ledger.roles, PACKER_IAM_NAME),
     }
 }
 
@@ -190,9 +290,24 @@ pub struct ByKind {
     pub images: BTreeSet<String>,
     /// Snapshot ids.
     pub snapshots: BTreeSet<String>,
+    /// Launch template ids.
+    pub launch_templates: BTreeSet<String>,
+    /// IAM instance profile names.
+    pub instance_profiles: BTreeSet<String>,
+    /// IAM role names.
+    pub roles: BTreeSet<String>,
 }
 
 impl ByKind {
+    /// Those of a list.
+    pub fn of_all(resources: &[Resource]) -> Self {
+        let mut by_kind = Self::default();
+        for resource in resources {
+            by_kind.insert(resource);
+        }
+        by_kind
+    }
+
     /// Adds one.
     pub fn insert(&mut self, resource: &Resource) {
         let set = match resource.kind {
@@ -202,8 +317,31 @@ impl ByKind {
             ResourceKind::KeyPair => &mut self.key_pairs,
             ResourceKind::Image => &mut self.images,
             ResourceKind::Snapshot => &mut self.snapshots,
+            ResourceKind::LaunchTemplate => &mut self.launch_templates,
+            ResourceKind::InstanceProfile => &mut self.instance_profiles,
+            ResourceKind::Role => &mut self.roles,
         };
         set.insert(resource.id.clone());
+    }
+
+    /// The ids of one kind.
+    pub fn of(&self, kind: ResourceKind) -> &BTreeSet<String> {
+        match kind {
+            ResourceKind::Instance => &self.instances,
+            ResourceKind::Volume => &self.volumes,
+            ResourceKind::SecurityGroup => &self.security_groups,
+            ResourceKind::KeyPair => &self.key_pairs,
+            ResourceKind::Image => &self.images,
+            ResourceKind::Snapshot => &self.snapshots,
+            ResourceKind::LaunchTemplate => &self.launch_templates,
+            ResourceKind::InstanceProfile => &self.instance_profiles,
+            ResourceKind::Role => &self.roles,
+        }
+    }
+
+    /// The ids of all kinds.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        ResourceKind::ALL.into_iter().flat_map(|kind| self.of(kind)).map(String::as_str)
     }
 
     /// Those that are not in `other`.
@@ -215,6 +353,9 @@ impl ByKind {
             key_pairs: &self.key_pairs - &other.key_pairs,
             images: &self.images - &other.images,
             snapshots: &self.snapshots - &other.snapshots,
+            launch_templates: &self.launch_templates - &other.launch_templates,
+            instance_profiles: &self.instance_profiles - &other.instance_profiles,
+            roles: &self.roles - &other.roles,
         }
     }
 }
@@ -236,17 +377,7 @@ mod tests {
     const BUILD: &str = "550e8400-e29b-41d4-a716-446655440000";
 
     fn thing(kind: ResourceKind, id: &str) -> Resource {
-        Resource {
-            kind,
-            id: id.into(),
-            going: false,
-            tags: BTreeMap::new(),
-            name: String::new(),
-            description: String::new(),
-            created_at: None,
-            parents: BTreeSet::new(),
-            snapshots: BTreeSet::new(),
-        }
+        Resource::bare(kind, "us-east-1".parse().unwrap(), id)
     }
 
     fn tagged(mut resource: Resource, stack: &str, build: &str) -> Resource {
@@ -273,7 +404,15 @@ mod tests {
 
     fn ids_after(found: &[Resource], ledger: &Ledger, proven: &[Resource]) -> Vec<String> {
         let began = "2026-03-25T14:30:00Z".parse().unwrap();
-        let owner = Owner { stack: "prod", build_id: BUILD.parse().unwrap(), began, ledger, proven };
+        let proven = &ByKind::of_all(proven);
+        let owner = Owner {
+            stack: "prod",
+            build_id: BUILD.parse().unwrap(),
+            began,
+            succeeded: false,
+            ledger,
+            proven,
+        };
         owned(found, &owner).into_iter().map(|(resource, _)| resource.id).collect()
     }
 
@@ -348,7 +487,7 @@ mod tests {
             images: ["ami-victim".into()].into(),
             key_pairs: ["admin".into()].into(),
             security_groups: ["sg-web".into()].into(),
-            snapshots: BTreeSet::new(),
+            ..Ledger::default()
         };
         assert!(ids(&found, &ledger).is_empty());
     }

@@ -2,10 +2,11 @@
 //! the two together.
 
 /// Method, path, and the function that answers.
-pub const ROUTES: [(&str, &str, &str); 9] = [
+pub const ROUTES: [(&str, &str, &str); 10] = [
     ("POST", "/api/v1/images/build", "build-image"),
     ("GET", "/api/v1/images/builds/{build_id}", "get-build"),
     ("GET", "/api/v1/images/builds/{build_id}/log", "get-build"),
+    ("POST", "/api/v1/images/builds/{build_id}/cancel", "cancel-build"),
     ("GET", "/api/v1/images", "list-images"),
     ("GET", "/api/v1/images/{image_id}", "list-images"),
     ("DELETE", "/api/v1/images/{image_id}", "delete-image"),

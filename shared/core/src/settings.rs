@@ -5,9 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::build::RunnerKind;
 use crate::ids::Region;
 use crate::request::{TIMEOUT_SECS, valid_instance_type, valid_subnet_id};
 use ciab_template::{PackerVersion, TemplateSource, TemplateSourceError};
+
+/// How many builds run at once where nothing is set.
+const CONCURRENT_BUILDS: u32 = 10;
 
 /// The settings of the functions.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +28,10 @@ pub struct Settings {
     pub build_subnet_id: Option<String>,
     /// Seconds for a build where none are asked for.
     pub build_timeout_secs: u32,
+    /// What runs Packer where nothing is asked for.
+    pub runner: RunnerKind,
+    /// How many builds run at once; the others wait.
+    pub concurrent_builds: u32,
     /// The template where none is asked for.
     pub template_source: TemplateSource,
     /// Packer's version on the runner.
@@ -106,6 +114,21 @@ impl Settings {
                 impossible("CIAB_BUILD_TIMEOUT_SECS", &timeout, &allowed)
             })?;
 
+        let runner = match optional("CIAB_RUNNER") {
+            None => RunnerKind::Codebuild,
+            Some(given) => RunnerKind::parse(&given).ok_or_else(|| {
+                impossible("CIAB_RUNNER", &given, &format!("one of {} is expected", RunnerKind::NAMES))
+            })?,
+        };
+        let concurrent_builds = match optional("CIAB_CONCURRENT_BUILDS") {
+            None => CONCURRENT_BUILDS,
+            Some(given) => {
+                given.parse().ok().filter(|builds| (1..=500).contains(builds)).ok_or_else(|| {
+                    impossible("CIAB_CONCURRENT_BUILDS", &given, "a whole number from 1 to 500 is expected")
+                })?
+            }
+        };
+
         let source = required("CIAB_TEMPLATE_SOURCE")?;
         let template_source = source.parse().map_err(|error: TemplateSourceError| {
             impossible("CIAB_TEMPLATE_SOURCE", &source, &error.to_string())
@@ -127,6 +150,8 @@ impl Settings {
             build_instance_type,
             build_subnet_id,
             build_timeout_secs,
+            runner,
+            concurrent_builds,
             template_source,
             packer_version,
             aws_endpoint: optional("AWS_ENDPOINT_URL"),
@@ -186,6 +211,9 @@ pub(crate) mod tests {
             ("CIAB_BUILD_INSTANCE_TYPE", "big"),
             ("CIAB_BUILD_SUBNET_ID", "vpc-1"),
             ("CIAB_TEMPLATE_SOURCE", "ftp://x"),
+            ("CIAB_RUNNER", "laptop"),
+            ("CIAB_CONCURRENT_BUILDS", "0"),
+            ("CIAB_CONCURRENT_BUILDS", "many"),
             ("CIAB_PACKER_VERSION", "new"),
             ("CIAB_TEMPLATE_VARIABLES", "[1]"),
         ] {

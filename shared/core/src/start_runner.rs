@@ -1,18 +1,23 @@
 //! `start-runner`: starts what runs Packer and hands it the task token.
 //!
 //! One build launches one runner: a repeated event finds the runner in the record, or, where the record was not written,
-//! gets the same runner from CodeBuild by the build's id.
+//! among the runners by the build's id, which is the order's idempotency token as well.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::build::BuildRecord;
 use crate::ids::BuildId;
-use crate::ports::{Records, RunnerOrder, Runners};
+use crate::ports::{Clock, Records, RunnerOrder, Runners};
 use crate::step::{StepError, update};
 
 /// What it needs.
 pub struct Deps {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
     /// Build records.
     pub records: Arc<dyn Records>,
     /// Where Packer runs.
@@ -41,25 +46,46 @@ pub struct Output {
 /// Those that every step has.
 pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
     // The intent first: from here on there may be a runner, whatever happens to the answer.
-    let record = update(&*deps.records, input.build_id, crate::build::BuildRecord::runner_starting).await?;
+    let now = deps.clock.now();
+    let asked_before = AtomicBool::new(false);
+    let record = update(&*deps.records, input.build_id, |record| {
+        asked_before.store(record.runner_requested_at.is_some(), Ordering::Relaxed);
+        record.runner_starting(now)
+    })
+    .await?;
     if let Some(runner_id) = record.runner_id {
         return Ok(Output { runner_id });
     }
-    let order = RunnerOrder {
-        build_id: record.build_id,
-        kind: record.runner,
-        task_token: input.task_token,
-        deadline: record.deadline.unwrap_or(record.created_at),
-        timeout_secs: record.timeout_secs,
-        region: record.region.clone(),
+    let found = if asked_before.into_inner() { started_before(deps, &record).await? } else { None };
+    let runner_id = match found {
+        Some(runner_id) => runner_id,
+        None => deps.runners.start(&order(&record, input.task_token)).await?,
     };
-    let runner_id = deps.runners.start(&order).await?;
     let noted =
-        update(&*deps.records, input.build_id, |record| record.runner_started(runner_id.clone())).await;
+        update(&*deps.records, input.build_id, |record| record.runner_started(runner_id.clone(), now)).await;
     if let Err(error) = noted {
         // The build ended in the meantime, or the record cannot be written: a runner that nobody knows must not go on.
         deps.runners.stop(&runner_id).await?;
         return Err(error);
     }
     Ok(Output { runner_id })
+}
+
+/// The runner that an earlier, unfinished try of this step has started. The services' own idempotency would not do: CodeBuild
+/// forgets a token after five minutes.
+async fn started_before(deps: &Deps, record: &BuildRecord) -> Result<Option<String>, StepError> {
+    let builds = BTreeSet::from([record.build_id]);
+    let runners = deps.runners.of_builds(record.runner, &builds).await?;
+    Ok(runners.into_values().flatten().next())
+}
+
+fn order(record: &BuildRecord, task_token: String) -> RunnerOrder {
+    RunnerOrder {
+        build_id: record.build_id,
+        kind: record.runner,
+        task_token,
+        deadline: record.deadline.unwrap_or(record.created_at),
+        timeout_secs: record.timeout_secs,
+        region: record.region.clone(),
+    }
 }
