@@ -224,10 +224,7 @@ fn doomed(record: &BuildRecord, seen: &Observation, stack: &str, now: Timestamp)
     if let Some(actions) = stop_runners(record, seen) {
         return actions;
     }
-    let left = match left(record, seen, stack) {
-        Ok(left) => left,
-        Err(look) => return vec![look],
-    };
+    let Some(left) = left(record, seen, stack) else { return look(seen) };
     if left.is_empty() {
         let left = if record.may_have_runner() { Left::Nothing } else { Left::NeverAnything };
         return vec![Action::RecordFailed(left)];
@@ -255,12 +252,12 @@ fn ended(record: &BuildRecord, seen: &Observation, stack: &str, now: Timestamp) 
         }
         return actions;
     }
-    let left = match left(record, seen, stack) {
-        Ok(left) => left,
-        Err(look) => return vec![look],
-    };
+    let Some(left) = left(record, seen, stack) else { return look(seen) };
     let mut actions = Vec::new();
-    if let Some(ExecutionState::Running { .. }) = seen.execution {
+    // It ends by itself, as what it is; one that still waits for something is waited for no longer.
+    if let Some(ExecutionState::Running { .. }) = seen.execution
+        && now.duration_since(since) >= QUIET
+    {
         actions.push(Action::StopExecution);
     }
     if left.is_empty() {
@@ -288,17 +285,18 @@ fn pause(since_end: SignedDuration) -> SignedDuration {
     if since_end <= CLEAN_UP_PATIENCE { SignedDuration::ZERO } else { (since_end / 8).min(LONGEST_PAUSE) }
 }
 
-/// What is left, or what has to be looked at to tell.
-fn left(record: &BuildRecord, seen: &Observation, stack: &str) -> Result<Vec<Resource>, Action> {
+/// What is left; none where something has to be looked at first, which [`look`] says.
+fn left(record: &BuildRecord, seen: &Observation, stack: &str) -> Option<Vec<Resource>> {
     if !record.may_have_runner() {
-        return Ok(Vec::new());
+        return Some(Vec::new());
     }
-    // The ledger comes with the outcome, and says where to look.
-    if seen.outcome.is_none() {
-        return Err(Action::LookForOutcome);
-    }
-    let found = seen.resources.as_ref().ok_or(Action::LookForResources)?;
-    Ok(leftovers(record, found, stack, &seen.ledger))
+    seen.outcome.as_ref()?;
+    Some(leftovers(record, seen.resources.as_ref()?, stack, &seen.ledger))
+}
+
+/// The ledger comes with the outcome, and says where to look for resources.
+fn look(seen: &Observation) -> Vec<Action> {
+    vec![if seen.outcome.is_none() { Action::LookForOutcome } else { Action::LookForResources }]
 }
 
 /// The regions, beside its own, that a build may have copied its AMI to.
@@ -385,4 +383,326 @@ fn deletable(left: &[Resource]) -> Vec<&Resource> {
             ResourceKind::Role => !has(ResourceKind::InstanceProfile, &resource.region),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::FailureKind;
+    use crate::build::tests::{building, made, queued, time};
+    use crate::resource::tag;
+
+    const AMI: &str = "ami-0abcdef1234567890";
+    /// Ten minutes into the build.
+    const DURING: &str = "2026-03-25T14:40:00Z";
+    const ENDED: RunnerState = RunnerState::Ended { at: Timestamp::UNIX_EPOCH, reported: false };
+
+    fn decided(record: &BuildRecord, seen: &Observation, now: &str) -> Vec<Action> {
+        decide(record, seen, "prod", time(now))
+    }
+
+    fn runner(state: RunnerState) -> Observation {
+        Observation { runners: Some([("runner:1".to_owned(), state)].into()), ..Observation::nothing() }
+    }
+
+    fn runs() -> Observation {
+        let execution = Some(ExecutionState::Running { since: time("2026-03-25T14:30:01Z") });
+        Observation { execution, ..runner(RunnerState::Running) }
+    }
+
+    fn after(state: RunnerState, outcome: Option<Outcome>) -> Observation {
+        Observation { outcome: Some(outcome), ..Observation { runners: runner(state).runners, ..runs() } }
+    }
+
+    fn lost() -> BuildRecord {
+        let mut record = building();
+        record.begin_clean_up(Failure::lost(Stage::RunPacker, "gone"), time(DURING)).unwrap();
+        record
+    }
+
+    fn failing() -> BuildRecord {
+        let mut record = building();
+        record.begin_clean_up(Failure::of(Stage::RunPacker, "broken"), time(DURING)).unwrap();
+        record
+    }
+
+    fn ours(kind: ResourceKind, id: &str) -> Resource {
+        let mut resource = Resource::bare(kind, "us-east-1".parse().unwrap(), id);
+        resource.tags.insert(tag::STACK.to_owned(), "prod".to_owned());
+        resource.tags.insert(tag::BUILD_ID.to_owned(), building().build_id.to_string());
+        resource
+    }
+
+    fn whole_image(id: &str, region: &str) -> Resource {
+        Resource { available: true, region: region.parse().unwrap(), ..ours(ResourceKind::Image, id) }
+    }
+
+    fn left_behind(resources: Vec<Resource>) -> Observation {
+        Observation { resources: Some(resources), ..after(ENDED, None) }
+    }
+
+    fn provisioned(copy_regions: &[&str]) -> Ledger {
+        Ledger {
+            begun: ["amazon-ebs.x".to_owned()].into(),
+            provisioned: ["amazon-ebs.x".to_owned()].into(),
+            copy_regions: copy_regions.iter().map(|region| (*region).to_owned()).collect(),
+            ..Ledger::default()
+        }
+    }
+
+    fn begun_failure(actions: &[Action]) -> &Failure {
+        let [Action::BeginCleanUp(failure), Action::StopExecution] = actions else { panic!("{actions:?}") };
+        failure
+    }
+
+    #[test]
+    fn a_queued_build_waits_for_a_slot_and_gets_a_lost_execution_again() {
+        assert!(decided(&queued(), &Observation::nothing(), DURING).is_empty());
+        let absent = Observation { execution: Some(ExecutionState::Absent), ..Observation::nothing() };
+        assert_eq!(decided(&queued(), &absent, DURING), [Action::StartExecution]);
+        let since = time("2026-03-25T14:39:00Z");
+        let running = Observation { execution: Some(ExecutionState::Running { since }), ..absent };
+        assert!(decided(&queued(), &running, DURING).is_empty());
+        assert!(
+            begun_failure(&decided(&queued(), &running, "2026-03-25T14:45:00Z")).message.contains("in time")
+        );
+        let ended = Observation { execution: Some(ExecutionState::Ended), ..running };
+        assert_eq!(begun_failure(&decided(&queued(), &ended, DURING)).stage, Stage::PrepareBuild);
+    }
+
+    #[test]
+    fn a_running_build_is_left_alone_until_its_time_is_over() {
+        assert!(decided(&building(), &runs(), "2026-03-25T15:00:05Z").is_empty());
+        let late = decided(&building(), &runs(), "2026-03-25T15:00:51Z");
+        assert_eq!(begun_failure(&late).message, "Packer build timed out after 1800 seconds");
+    }
+
+    #[test]
+    fn a_build_whose_execution_ended_fails_unless_packer_turns_out_to_have_ended_well() {
+        let seen = Observation { execution: Some(ExecutionState::Ended), ..runs() };
+        assert_eq!(begun_failure(&decided(&building(), &seen, DURING)).kind, FailureKind::Lost);
+        // Step Functions may not show yet what has just been started.
+        let seen = Observation { execution: Some(ExecutionState::Absent), ..runs() };
+        assert!(decided(&building(), &seen, "2026-03-25T14:31:00Z").is_empty());
+    }
+
+    #[test]
+    fn a_runner_that_nobody_noted_is_noted() {
+        let mut record = queued();
+        record.start(time("2026-03-25T14:30:05Z")).unwrap();
+        record.runner_starting(time("2026-03-25T14:30:06Z")).unwrap();
+        assert_eq!(decided(&record, &Observation::nothing(), DURING), [Action::LookAtRunners]);
+        assert_eq!(decided(&record, &runs(), DURING), [Action::NoteRunner("runner:1".into())]);
+        let none = Observation { runners: Some(BTreeMap::new()), ..runs() };
+        assert!(decided(&record, &none, "2026-03-25T14:31:00Z").is_empty(), "it may still come");
+        assert_eq!(begun_failure(&decided(&record, &none, DURING)).stage, Stage::StartRunner);
+    }
+
+    #[test]
+    fn a_runner_that_ended_silently_fails_the_build_after_a_grace() {
+        let seen = after(RunnerState::Ended { at: time(DURING), reported: false }, None);
+        assert!(decided(&building(), &seen, "2026-03-25T14:40:05Z").is_empty());
+        let lost = decided(&building(), &seen, "2026-03-25T14:40:11Z");
+        assert_eq!(begun_failure(&lost).kind, FailureKind::Lost);
+    }
+
+    #[test]
+    fn a_result_that_was_stored_and_not_reported_counts() {
+        let ended = RunnerState::Ended { at: time(DURING), reported: false };
+        let well = after(ended, Some(Outcome::Succeeded(made(AMI))));
+        assert!(decided(&building(), &well, "2026-03-25T14:44:00Z").is_empty(), "the state machine has time");
+        let finish = [Action::Finish(made(AMI)), Action::StopExecution];
+        assert_eq!(decided(&building(), &well, "2026-03-25T14:46:00Z"), finish);
+        let alone = Observation { execution: Some(ExecutionState::Ended), ..well };
+        assert_eq!(decided(&building(), &alone, DURING), finish, "nobody else will");
+
+        let broken = Failure::of(Stage::RunPacker, "exit status 7");
+        let ill = after(ended, Some(Outcome::Failed(broken.clone())));
+        assert_eq!(begun_failure(&decided(&building(), &ill, "2026-03-25T14:41:00Z")), &broken);
+    }
+
+    #[test]
+    fn the_runner_goes_before_anything_is_decided_deleted_or_called_clean() {
+        for record in [lost(), failing()] {
+            let seen = Observation { resources: Some(vec![]), ..after(RunnerState::Running, None) };
+            let stop = [Action::StopRunner("runner:1".into()), Action::Wait];
+            assert_eq!(decided(&record, &seen, DURING), stop);
+        }
+    }
+
+    #[test]
+    fn a_whole_image_of_a_runner_that_died_is_taken_over() {
+        let seen = |ledger, resources| Observation { ledger, ..left_behind(resources) };
+        let whole = vec![whole_image(AMI, "us-east-1")];
+        let taken = decided(&lost(), &seen(provisioned(&[]), whole.clone()), DURING);
+        assert_eq!(taken, [Action::Finish(made(AMI)), Action::Wait]);
+
+        let doomed = [Action::Doom(None)];
+        let unknown = Ledger::default();
+        assert_eq!(decided(&lost(), &seen(unknown, whole.clone()), DURING), doomed, "provisioning");
+        let mut two = provisioned(&[]);
+        two.begun.insert("amazon-ebs.y".into());
+        assert_eq!(decided(&lost(), &seen(two, whole.clone()), DURING), doomed, "another build");
+        let mut pending = whole.clone();
+        pending[0].available = false;
+        assert_eq!(decided(&lost(), &seen(provisioned(&[]), pending), DURING), doomed, "pending");
+        assert_eq!(decided(&lost(), &seen(provisioned(&[]), vec![]), DURING), doomed, "no image");
+        assert_eq!(decided(&lost(), &seen(provisioned(&["eu-west-1"]), whole), DURING), doomed, "a copy");
+        assert!(
+            decided(&failing(), &seen(provisioned(&[]), vec![whole_image(AMI, "us-east-1")]), DURING)
+                .contains(&Action::Delete(whole_image(AMI, "us-east-1"))),
+            "what is known to have failed"
+        );
+    }
+
+    #[test]
+    fn an_image_and_its_copies_are_taken_over_together() {
+        let copy = "ami-0123456789abcdef0";
+        let resources = vec![whole_image(AMI, "us-east-1"), whole_image(copy, "eu-west-1")];
+        let seen = Observation { ledger: provisioned(&["eu-west-1"]), ..left_behind(resources) };
+        let [Action::Finish(artifacts), Action::Wait] = &decided(&lost(), &seen, DURING)[..] else {
+            panic!("not taken over")
+        };
+        assert_eq!(
+            artifacts.iter().map(|artifact| artifact.image_id.as_str()).collect::<Vec<_>>(),
+            [copy, AMI]
+        );
+        assert_eq!(copy_regions(&lost(), &seen), ["eu-west-1".parse().unwrap()].into());
+    }
+
+    #[test]
+    fn an_image_that_never_gets_ready_is_not_waited_for_for_ever() {
+        let seen = after(ENDED, Some(Outcome::Succeeded(made(AMI))));
+        assert_eq!(decided(&lost(), &seen, DURING), [Action::Finish(made(AMI)), Action::Wait]);
+        assert_eq!(decided(&lost(), &seen, "2026-03-25T14:46:00Z"), [Action::Doom(None)]);
+    }
+
+    #[test]
+    fn a_build_ends_failed_only_after_a_look_that_found_nothing() {
+        assert_eq!(decided(&failing(), &runner(ENDED), DURING), [Action::LookForOutcome]);
+        assert_eq!(decided(&failing(), &after(ENDED, None), DURING), [Action::LookForResources]);
+        assert_eq!(decided(&failing(), &left_behind(vec![]), DURING), [Action::RecordFailed(Left::Nothing)]);
+    }
+
+    #[test]
+    fn a_build_that_never_had_a_runner_leaves_nothing() {
+        let mut record = queued();
+        record.begin_clean_up(Failure::cancelled(Stage::PrepareBuild), time(DURING)).unwrap();
+        assert_eq!(
+            decided(&record, &Observation::nothing(), DURING),
+            [Action::RecordFailed(Left::NeverAnything)]
+        );
+    }
+
+    #[test]
+    fn what_another_thing_holds_waits_for_it() {
+        let instance = ours(ResourceKind::Instance, "i-1");
+        let volume = ours(ResourceKind::Volume, "vol-1");
+        let key = ours(ResourceKind::KeyPair, "k");
+        let image = ours(ResourceKind::Image, "ami-1");
+        let snapshot = ours(ResourceKind::Snapshot, "snap-1");
+        let profile = ours(ResourceKind::InstanceProfile, "packer-1");
+        let role = ours(ResourceKind::Role, "packer-1");
+        let all = [&instance, &volume, &key, &image, &snapshot, &profile, &role].map(Clone::clone).to_vec();
+        assert_eq!(
+            decided(&failing(), &left_behind(all), DURING),
+            [Action::Delete(instance), Action::Delete(key), Action::Delete(image), Action::Wait]
+        );
+        let rest = [&volume, &snapshot, &profile, &role].map(Clone::clone).to_vec();
+        assert_eq!(
+            decided(&failing(), &left_behind(rest), DURING),
+            [Action::Delete(volume), Action::Delete(snapshot), Action::Delete(profile), Action::Wait]
+        );
+    }
+
+    #[test]
+    fn an_instance_that_shuts_down_is_waited_for_and_one_that_is_gone_only_vouches() {
+        let mut instance = ours(ResourceKind::Instance, "i-1");
+        instance.going = true;
+        let seen = left_behind(vec![instance.clone(), ours(ResourceKind::SecurityGroup, "sg-1")]);
+        assert_eq!(decided(&failing(), &seen, DURING), [Action::Wait]);
+
+        (instance.going, instance.gone) = (false, true);
+        let mut image = Resource::bare(ResourceKind::Image, "us-east-1".parse().unwrap(), "ami-1");
+        image.parents.insert("i-1".into());
+        let seen = left_behind(vec![instance, image.clone()]);
+        assert_eq!(decided(&failing(), &seen, DURING), [Action::Delete(image), Action::Wait]);
+    }
+
+    #[test]
+    fn a_build_that_cannot_be_cleaned_says_so_in_the_end_and_keeps_being_tried_ever_more_rarely() {
+        let instance = ours(ResourceKind::Instance, "i-1");
+        let seen = Observation { execution: None, ..left_behind(vec![instance.clone()]) };
+        let late = "2026-03-25T15:30:00Z";
+        assert_eq!(
+            decided(&failing(), &seen, late),
+            [Action::Delete(instance.clone()), Action::RecordFailed(Left::Something), Action::Wait]
+        );
+        let mut failed = failing();
+        failed.fail(Left::Something, time(late)).unwrap();
+        assert_eq!(decided(&failed, &seen, late), [Action::Delete(instance.clone()), Action::Wait]);
+        let next_day = "2026-03-26T15:30:00Z";
+        let tried = [Action::Delete(instance), Action::NoteTried, Action::Wait];
+        assert_eq!(decided(&failed, &seen, next_day), tried);
+        failed.tried_at = Some(time(next_day));
+        assert!(decided(&failed, &seen, "2026-03-26T16:20:00Z").is_empty());
+        assert_eq!(decided(&failed, &seen, "2026-03-26T16:31:00Z").len(), 3);
+    }
+
+    #[test]
+    fn a_build_is_called_clean_by_a_second_look_a_while_after_the_first() {
+        let mut failed = failing();
+        failed.fail(Left::Nothing, time(DURING)).unwrap();
+        let nothing = left_behind(vec![]);
+        assert!(decided(&failed, &nothing, "2026-03-25T14:40:30Z").is_empty());
+        assert_eq!(
+            decided(&failed, &Observation::nothing(), "2026-03-25T14:41:00Z"),
+            [Action::LookAtRunners]
+        );
+        assert_eq!(
+            decided(&failed, &nothing, "2026-03-25T14:41:00Z"),
+            [Action::StopExecution, Action::RecordClean]
+        );
+
+        let late = ours(ResourceKind::KeyPair, "k");
+        let found = decided(&failed, &left_behind(vec![late.clone()]), "2026-03-25T14:41:00Z");
+        let again = [Action::StopExecution, Action::NoteQuiet(false), Action::Delete(late), Action::Wait];
+        assert_eq!(found, again, "then it is not quiet yet");
+        failed.quiet_since = None;
+        let alone = Observation { execution: None, ..nothing };
+        assert_eq!(decided(&failed, &alone, "2026-03-25T14:42:00Z"), [Action::NoteQuiet(true)]);
+        failed.clean = true;
+        assert!(decided(&failed, &Observation::nothing(), "2026-03-25T15:40:00Z").is_empty());
+    }
+
+    #[test]
+    fn a_succeeded_build_keeps_its_images_and_snapshots_and_nothing_else() {
+        let mut record = building();
+        let kept: BTreeSet<String> = ["snap-kept".to_owned()].into();
+        record.succeed(made(AMI), kept, time(DURING)).unwrap();
+        let stray = ours(ResourceKind::Snapshot, "snap-stray");
+        let image = whole_image(AMI, "us-east-1");
+        // The snapshot may be shown before its image is.
+        for found in [
+            vec![image, ours(ResourceKind::Snapshot, "snap-kept"), stray.clone()],
+            vec![ours(ResourceKind::Snapshot, "snap-kept"), stray.clone()],
+        ] {
+            let seen = Observation { execution: None, ..left_behind(found) };
+            let expected = [Action::NoteQuiet(false), Action::Delete(stray.clone()), Action::Wait];
+            // A snapshot waits for every image of the build's that must go, and this one stays.
+            assert_eq!(decided(&record, &seen, "2026-03-25T14:41:00Z"), expected);
+        }
+    }
+
+    #[test]
+    fn a_runner_has_time_to_end_by_itself_after_its_build_succeeded() {
+        let mut record = building();
+        record.succeed(made(AMI), BTreeSet::new(), time(DURING)).unwrap();
+        let seen = Observation { execution: None, ..runs() };
+        assert!(decided(&record, &seen, "2026-03-25T14:40:30Z").is_empty());
+        assert_eq!(
+            decided(&record, &seen, "2026-03-25T14:41:30Z"),
+            [Action::NoteQuiet(false), Action::StopRunner("runner:1".into()), Action::Wait]
+        );
+    }
 }

@@ -366,12 +366,11 @@ pub async fn runners_of(
     }
     let all: BTreeSet<String> = ids.values().flatten().cloned().collect();
     let states = if all.is_empty() { BTreeMap::new() } else { deps.runners.states(&all).await? };
-    let state = |id: String| (states.get(&id).copied().unwrap_or(RunnerState::Absent), id);
+    let state = |id: &String| states.get(id).copied().unwrap_or(RunnerState::Absent);
+    let with_states = |ids: BTreeSet<String>| ids.into_iter().map(|id| (state(&id), id));
     Ok(ids
         .into_iter()
-        .map(|(build, ids)| {
-            (build, ids.into_iter().map(|id| state(id)).map(|(state, id)| (id, state)).collect())
-        })
+        .map(|(build, ids)| (build, with_states(ids).map(|(state, id)| (id, state)).collect()))
         .collect())
 }
 

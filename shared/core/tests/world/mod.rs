@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use ciab_core::build::BuildRecord;
+use ciab_core::build::{BuildRecord, RunnerKind};
 use ciab_core::ids::{BuildId, ImageId, Region};
 use ciab_core::image::ImageRecord;
 use ciab_core::ports::*;
 use ciab_core::resource::{Resource, ResourceKind, tag};
 use ciab_core::settings::Settings;
-use ciab_core::{build_image, delete_image, poll_builds, prepare_build, start_runner, tear_down};
+use ciab_core::{build_image, delete_image, dispatch, poll_builds, prepare_build, reconcile, start_runner};
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) const STACK: &str = "prod";
@@ -23,15 +23,25 @@ pub(crate) struct State {
     pub(crate) keys: BTreeMap<String, (String, BuildId)>,
     pub(crate) images: BTreeMap<String, ImageRecord>,
     pub(crate) objects: BTreeMap<String, Vec<u8>>,
+    pub(crate) slots: BTreeSet<BuildId>,
+    pub(crate) leases: BTreeMap<String, (String, Timestamp)>,
     pub(crate) executions: BTreeMap<BuildId, ExecutionState>,
     pub(crate) runners: BTreeMap<String, RunnerState>,
     pub(crate) runner_starts: usize,
     pub(crate) resources: Vec<Resource>,
     pub(crate) amis: Vec<CloudImage>,
+    /// How often resources were looked for.
+    pub(crate) finds: usize,
+    /// Looks for this build's resources are refused.
+    pub(crate) refused_for: Option<BuildId>,
     /// Instances take this many looks to shut down.
     pub(crate) shut_down_takes: usize,
     /// The next call of this name fails.
     pub(crate) fail_next: Option<&'static str>,
+    /// The next call of this name acts and then does not answer.
+    pub(crate) lose_reply_of: Option<&'static str>,
+    /// How many builds run at once.
+    pub(crate) concurrent_builds: u32,
     ids: u128,
 }
 
@@ -41,7 +51,10 @@ pub(crate) struct World(pub(crate) Arc<Mutex<State>>);
 impl World {
     pub(crate) fn new() -> Self {
         let world = Self::default();
-        world.state(|state| state.now = "2026-03-25T14:30:00Z".parse().unwrap());
+        world.state(|state| {
+            state.now = "2026-03-25T14:30:00Z".parse().unwrap();
+            state.concurrent_builds = 10;
+        });
         world
     }
 
@@ -65,21 +78,17 @@ impl World {
     }
 
     fn call(&self, name: &'static str) -> Result<(), PortError> {
-        self.state(|state| {
-            if state.fail_next == Some(name) {
-                state.fail_next = None;
-                return Err(PortError::Unavailable {
-                    service: "world",
-                    operation: name,
-                    source: "as told".into(),
-                });
-            }
-            Ok(())
-        })
+        self.state(|state| fails(&mut state.fail_next, name))
+    }
+
+    fn reply<T>(&self, name: &'static str, reply: T) -> Result<T, PortError> {
+        self.state(|state| fails(&mut state.lose_reply_of, name)).map(|()| reply)
     }
 
     pub(crate) fn settings(&self) -> Settings {
+        let concurrent_builds = self.state(|state| state.concurrent_builds).to_string();
         let pairs = BTreeMap::from([
+            ("CIAB_CONCURRENT_BUILDS", concurrent_builds.as_str()),
             ("CIAB_STACK", STACK),
             ("CIAB_DEFAULT_REGION", "us-east-1"),
             ("CIAB_BUILD_INSTANCE_TYPE", "t3.medium"),
@@ -115,22 +124,45 @@ impl World {
     }
 
     pub(crate) fn start_runner(&self) -> start_runner::Deps {
-        start_runner::Deps { records: self.port(|w| w as _), runners: self.port(|w| w as _) }
+        start_runner::Deps {
+            clock: self.port(|w| w as _),
+            records: self.port(|w| w as _),
+            runners: self.port(|w| w as _),
+        }
     }
 
-    pub(crate) fn tear_down(&self) -> tear_down::Deps {
-        tear_down::Deps {
+    pub(crate) fn reconcile(&self) -> reconcile::Deps {
+        reconcile::Deps {
             stack: STACK.into(),
+            slots: self.state(|state| state.concurrent_builds),
             clock: self.port(|w| w as _),
             records: self.port(|w| w as _),
             objects: self.port(|w| w as _),
             runners: self.port(|w| w as _),
             cloud: self.port(|w| w as _),
+            workflows: self.port(|w| w as _),
         }
     }
 
+    pub(crate) fn dispatcher(&self) -> dispatch::Dispatcher {
+        self.reconcile().dispatcher()
+    }
+
     pub(crate) fn poll_builds(&self) -> poll_builds::Deps {
-        poll_builds::Deps { workflows: self.port(|w| w as _), tear_down: self.tear_down() }
+        poll_builds::Deps { regions: vec!["us-east-1".parse().unwrap()], reconcile: self.reconcile() }
+    }
+
+    pub(crate) async fn poll(&self) -> poll_builds::Output {
+        let holder = self.new_holder();
+        poll_builds::run(&self.poll_builds(), &holder).await.unwrap()
+    }
+
+    /// Polls, a minute apart.
+    pub(crate) async fn poll_for_minutes(&self, minutes: usize) {
+        for _ in 0..minutes {
+            self.pass(60);
+            self.poll().await;
+        }
     }
 
     pub(crate) fn delete_image(&self) -> delete_image::Deps {
@@ -153,6 +185,11 @@ impl World {
         self.state(|state| state.resources.extend([instance, group, key]));
     }
 
+    /// What there is but for what is gone already.
+    pub(crate) fn alive(&self) -> Vec<Resource> {
+        self.state(|state| state.resources.iter().filter(|resource| !resource.gone).cloned().collect())
+    }
+
     /// Things of others, that look like ours.
     pub(crate) fn look_alikes(&self) -> Vec<Resource> {
         let mut instance = resource(ResourceKind::Instance, "i-theirs");
@@ -173,9 +210,13 @@ impl World {
             tags: tags_of(build),
             snapshots: vec!["snap-1".into()],
         };
+        let mut found = resource(ResourceKind::Image, id);
+        (found.tags, found.available) = (ami.tags.clone(), ami.available);
         self.state(|state| {
             state.amis.retain(|other| other.id != ami.id);
             state.amis.push(ami);
+            state.resources.retain(|other| other.id != found.id);
+            state.resources.push(found);
         });
     }
 }
@@ -185,17 +226,15 @@ pub(crate) fn tags_of(id: BuildId) -> BTreeMap<String, String> {
 }
 
 pub(crate) fn resource(kind: ResourceKind, id: &str) -> Resource {
-    Resource {
-        kind,
-        id: id.into(),
-        going: false,
-        tags: BTreeMap::new(),
-        name: String::new(),
-        description: String::new(),
-        created_at: None,
-        parents: BTreeSet::new(),
-        snapshots: BTreeSet::new(),
+    Resource::bare(kind, "us-east-1".parse().unwrap(), id)
+}
+
+fn fails(armed: &mut Option<&'static str>, name: &'static str) -> Result<(), PortError> {
+    if *armed != Some(name) {
+        return Ok(());
     }
+    *armed = None;
+    Err(PortError::Unavailable { service: "world", operation: name, source: "as told".into() })
 }
 
 impl Clock for World {
@@ -210,6 +249,10 @@ impl Identifiers for World {
             state.ids += 1;
             BuildId::new(uuid::Uuid::from_u128(state.ids))
         })
+    }
+
+    fn new_holder(&self) -> String {
+        format!("holder {}", self.new_build_id())
     }
 }
 
@@ -254,6 +297,51 @@ impl Records for World {
         }))
     }
 
+    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<bool, PortError> {
+        self.call("take_slot")?;
+        let taken = self.state(|state| {
+            let free = state.slots.contains(&id) || state.slots.len() < slots as usize;
+            if free {
+                state.slots.insert(id);
+            }
+            free
+        });
+        self.reply("take_slot", taken)
+    }
+
+    async fn release_slot(&self, id: BuildId) -> Result<(), PortError> {
+        self.call("release_slot")?;
+        self.state(|state| state.slots.remove(&id));
+        Ok(())
+    }
+
+    async fn slots_taken(&self) -> Result<BTreeSet<BuildId>, PortError> {
+        Ok(self.state(|state| state.slots.clone()))
+    }
+
+    async fn take_lease(&self, lease: &Lease<'_>) -> Result<bool, PortError> {
+        Ok(self.state(|state| {
+            let free = state
+                .leases
+                .get(lease.name)
+                .is_none_or(|(holder, until)| holder == lease.holder || *until <= lease.now);
+            if free {
+                state.leases.insert(lease.name.into(), (lease.holder.into(), lease.until));
+            }
+            free
+        }))
+    }
+
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<(), PortError> {
+        self.call("release_lease")?;
+        self.state(|state| {
+            if state.leases.get(name).is_some_and(|(held_by, _)| held_by == holder) {
+                state.leases.remove(name);
+            }
+        });
+        Ok(())
+    }
+
     async fn replace_with_images(
         &self,
         record: &BuildRecord,
@@ -270,8 +358,9 @@ impl Records for World {
     }
 
     async fn active_builds(&self, _next: Option<&str>) -> Result<Page<BuildRecord>, PortError> {
-        let items =
+        let mut items: Vec<BuildRecord> =
             self.state(|state| state.builds.values().filter(|build| build.is_active()).cloned().collect());
+        items.sort_by_key(|build| (build.created_at, build.build_id));
         Ok(Page { items, next: None })
     }
 
@@ -323,8 +412,19 @@ impl ObjectStore for World {
 impl Workflows for World {
     async fn start(&self, id: BuildId) -> Result<(), PortError> {
         self.call("start")?;
-        self.state(|state| *state.executions.entry(id).or_insert(ExecutionState::Running));
+        self.state(|state| {
+            let since = state.now;
+            *state.executions.entry(id).or_insert(ExecutionState::Running { since })
+        });
         Ok(())
+    }
+
+    async fn running(&self) -> Result<BTreeMap<BuildId, Timestamp>, PortError> {
+        let running = |(id, execution): (&BuildId, &ExecutionState)| match execution {
+            ExecutionState::Running { since } => Some((*id, *since)),
+            ExecutionState::Absent | ExecutionState::Ended => None,
+        };
+        Ok(World::state(self, |state| state.executions.iter().filter_map(running).collect()))
     }
 
     async fn state(&self, id: BuildId) -> Result<ExecutionState, PortError> {
@@ -354,7 +454,17 @@ impl Runners for World {
             state.runner_starts += 1;
             state.runners.insert(id.clone(), RunnerState::Running);
         });
-        Ok(id)
+        self.reply("start_runner", id)
+    }
+
+    async fn of_builds(
+        &self,
+        _kind: RunnerKind,
+        builds: &BTreeSet<BuildId>,
+    ) -> Result<BTreeMap<BuildId, BTreeSet<String>>, PortError> {
+        let of = |id: &BuildId| (*id, BTreeSet::from([format!("runner:{id}")]));
+        let known = |state: &State, id: &BuildId| state.runners.contains_key(&format!("runner:{id}"));
+        Ok(self.state(|state| builds.iter().filter(|id| known(state, id)).map(of).collect()))
     }
 
     async fn states(&self, ids: &BTreeSet<String>) -> Result<BTreeMap<String, RunnerState>, PortError> {
@@ -375,40 +485,76 @@ impl Runners for World {
 
 #[async_trait]
 impl Cloud for World {
-    async fn find(&self, _region: &Region, _trace: &Trace<'_>) -> Result<Vec<Resource>, PortError> {
+    async fn find(&self, _region: &Region, traces: &[Trace<'_>]) -> Result<Vec<Resource>, PortError> {
         self.call("find")?;
+        let poisoned = |trace: &Trace<'_>| Some(trace.build_id) == self.state(|state| state.refused_for);
+        if traces.iter().any(poisoned) {
+            let source = "as told".into();
+            return Err(PortError::Refused {
+                service: "world",
+                operation: "find",
+                code: "Bad".into(),
+                source,
+            });
+        }
         Ok(self.state(|state| {
+            state.finds += 1;
             if state.shut_down_takes == 0 {
-                state.resources.retain(|resource| !resource.going);
+                for instance in state.resources.iter_mut().filter(|resource| resource.going) {
+                    (instance.going, instance.gone) = (false, true);
+                }
             } else {
                 state.shut_down_takes -= 1;
             }
-            let instances: BTreeSet<String> =
-                state.resources.iter().map(|resource| resource.id.clone()).collect();
+            let alive: BTreeSet<String> = state
+                .resources
+                .iter()
+                .filter(|resource| !resource.gone)
+                .map(|resource| resource.id.clone())
+                .collect();
             let mut found = state.resources.clone();
-            for resource in &mut found {
+            for resource in found.iter_mut().filter(|resource| resource.kind == ResourceKind::SecurityGroup) {
                 // A group no longer names an instance that is gone.
-                resource.parents.retain(|parent| instances.contains(parent));
+                resource.parents.retain(|parent| alive.contains(parent));
             }
             found
         }))
     }
 
-    async fn delete(&self, _region: &Region, resource: &Resource) -> Result<Deletion, PortError> {
+    async fn find_copies(&self, region: &Region, traces: &[Trace<'_>]) -> Result<Vec<Resource>, PortError> {
+        let found = self.find(region, traces).await?;
+        Ok(found.into_iter().filter(|resource| resource.region == *region).collect())
+    }
+
+    async fn instances(&self, _region: &Region, stack: &str) -> Result<Vec<Resource>, PortError> {
+        self.call("instances")?;
+        let of_stack = |resource: &&Resource| {
+            resource.kind == ResourceKind::Instance
+                && resource.tags.get(tag::STACK).is_some_and(|of| of == stack)
+        };
+        Ok(self.state(|state| state.resources.iter().filter(of_stack).cloned().collect()))
+    }
+
+    async fn delete(&self, resource: &Resource) -> Result<Deletion, PortError> {
         self.call("delete")?;
-        Ok(self.state(|state| {
+        let deletion = self.state(|state| {
             if resource.kind == ResourceKind::Instance {
                 for other in state.resources.iter_mut().filter(|other| other.id == resource.id) {
-                    other.going = true;
+                    other.going = !other.gone;
                 }
                 return Deletion::Going;
             }
-            if state.resources.iter().any(|other| resource.parents.contains(&other.id)) {
+            let held_by = |other: &&Resource| !other.gone && resource.parents.contains(&other.id);
+            if resource.kind == ResourceKind::SecurityGroup
+                && state.resources.iter().any(|other| held_by(&other))
+            {
                 return Deletion::InUse;
             }
             state.resources.retain(|other| other.id != resource.id);
+            state.amis.retain(|ami| ami.id.as_str() != resource.id);
             Deletion::Gone
-        }))
+        });
+        self.reply("delete", deletion)
     }
 
     async fn images(&self, _region: &Region, ids: &[ImageId]) -> Result<Vec<CloudImage>, PortError> {
