@@ -230,7 +230,7 @@ fn doomed(record: &BuildRecord, seen: &Observation, stack: &str, now: Timestamp)
         return vec![Action::RecordFailed(left)];
     }
     let mut actions: Vec<Action> = deletable(&left).into_iter().cloned().map(Action::Delete).collect();
-    if record.failing_since.is_some_and(|since| now.duration_since(since) > CLEAN_UP_PATIENCE) {
+    if is_out_of_patience(record, now) {
         actions.push(Action::RecordFailed(Left::Something));
     }
     actions.push(Action::Wait);
@@ -277,6 +277,18 @@ fn ended(record: &BuildRecord, seen: &Observation, stack: &str, now: Timestamp) 
     }
     actions.push(Action::Wait);
     actions
+}
+
+/// Whether a build that fails is told as failed although something of it may be left.
+pub fn is_out_of_patience(record: &BuildRecord, now: Timestamp) -> bool {
+    !record.status.is_final()
+        && record.failing_since.is_some_and(|since| now.duration_since(since) > CLEAN_UP_PATIENCE)
+}
+
+/// Whether a build should be clean by now and is not: what an alarm is for.
+pub fn has_leftovers(record: &BuildRecord, now: Timestamp) -> bool {
+    let since = record.failing_since.or(record.completed_at);
+    !record.clean && since.is_some_and(|since| now.duration_since(since) > CLEAN_UP_PATIENCE)
 }
 
 /// The pause before the next try to remove what is left since `since_end`: an eighth of it, and an hour at most. None while
@@ -356,10 +368,15 @@ pub fn leftovers(record: &BuildRecord, found: &[Resource], stack: &str, ledger: 
         kept.extend(record.artifacts.iter().map(|artifact| artifact.image_id.as_str()));
         kept.extend(record.kept_snapshots.iter().map(String::as_str));
     }
+    // Whoever copies a finished AMI may copy its tags as well: the copy is theirs.
+    let is_copy_of_kept =
+        |resource: &Resource| resource.copied_from.as_deref().is_some_and(|original| kept.contains(original));
     resource::owned(found, &owner(record, stack, ledger))
         .into_iter()
         .map(|(resource, _)| resource)
-        .filter(|resource| !resource.gone && !kept.contains(resource.id.as_str()))
+        .filter(|resource| {
+            !resource.gone && !kept.contains(resource.id.as_str()) && !is_copy_of_kept(resource)
+        })
         .collect()
 }
 
@@ -692,6 +709,15 @@ mod tests {
             // A snapshot waits for every image of the build's that must go, and this one stays.
             assert_eq!(decided(&record, &seen, "2026-03-25T14:41:00Z"), expected);
         }
+    }
+
+    #[test]
+    fn a_copy_that_somebody_made_of_a_finished_image_is_theirs_tags_and_all() {
+        let mut record = building();
+        record.succeed(made(AMI), BTreeSet::new(), time(DURING)).unwrap();
+        let mut copy = whole_image("ami-0123456789abcdef0", "us-east-1");
+        copy.copied_from = Some(AMI.into());
+        assert!(leftovers(&record, &[copy], "prod", &Ledger::default()).is_empty());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::build::{BuildRecord, BuildStatus, RunnerKind};
 use crate::ids::{BuildId, ImageId, Region};
 use crate::image::ImageRecord;
-use crate::life::{CLEAN_UP_PATIENCE, Observation};
+use crate::life::{Observation, has_leftovers};
 use crate::ports::{ExecutionState, ImageFilter, Lease, PortError};
 use crate::reconcile::{self, bring_on, runners_of};
 use crate::resource::{Resource, tag};
@@ -126,7 +126,7 @@ async fn poll(deps: &Deps, holder: &str) -> Result<Output, StepError> {
     let active: BTreeMap<BuildId, &BuildRecord> =
         builds.iter().map(|build| (build.build_id, build)).collect();
     if let Some(slots) = slots {
-        noted("slots of builds that have ended", free_slots(deps, &slots).await);
+        noted("slots of builds that have ended", free_slots(deps, &active, &slots).await);
     }
     output.dispatched =
         noted("builds that wait", deps.reconcile.dispatcher().dispatch(None).await).unwrap_or_default();
@@ -176,6 +176,8 @@ async fn observe(
             (Some(since), _) => Some(ExecutionState::Running { since: *since }),
             // A build that waits for a slot has none, and one that has ended needs none.
             (None, BuildStatus::Succeeded | BuildStatus::Failed) => None,
+            // One that fails is brought to its end with or without.
+            (None, BuildStatus::Building) if build.failure.is_some() => None,
             (None, BuildStatus::Queued) if !slots.is_some_and(|slots| slots.contains(&id)) => None,
             // Of the few that should have one and seem not to, each is asked for.
             (None, BuildStatus::Queued | BuildStatus::Building) => {
@@ -204,17 +206,14 @@ async fn observe(
     seen
 }
 
-/// Whether something is left of a build although there was time enough to remove it: what the alarm is about.
-fn has_leftovers(record: &BuildRecord, now: Timestamp) -> bool {
-    let since = record.failing_since.or(record.completed_at);
-    !record.clean
-        && record.leftovers.found != record.leftovers.removed
-        && since.is_some_and(|since| now.duration_since(since) > CLEAN_UP_PATIENCE)
-}
-
 /// Frees the slots of builds that have ended: whoever ended them may have died before it could.
-async fn free_slots(deps: &Deps, slots: &BTreeSet<BuildId>) -> Result<(), PortError> {
-    for id in slots {
+async fn free_slots(
+    deps: &Deps,
+    active: &BTreeMap<BuildId, &BuildRecord>,
+    slots: &BTreeSet<BuildId>,
+) -> Result<(), PortError> {
+    let needs_it = |id: &&BuildId| active.get(id).is_some_and(|record| !record.status.is_final());
+    for id in slots.iter().filter(|id| !needs_it(id)) {
         // As of now: the listing may be behind, and a slot that is freed too early would be one too many.
         let record = deps.reconcile.records.build(*id).await?;
         if record.is_none_or(|record| record.status.is_final()) {

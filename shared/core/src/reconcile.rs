@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
 
-use crate::build::{BuildRecord, Failure, RunnerKind, Stage};
+use crate::build::{Artifact, BuildRecord, Failure, Left, RunnerKind, Stage};
 use crate::dispatch::Dispatcher;
 use crate::finish_build;
 use crate::ids::{BuildId, Region};
 use crate::ledger::Ledger;
-use crate::life::{Action, Observation, copy_regions, decide, leftovers};
+use crate::life::{Action, Observation, copy_regions, decide, is_out_of_patience, leftovers};
 use crate::manifest::{Manifest, Outcome};
 use crate::ports::{
     Clock, Cloud, Deletion, ObjectStore, PortError, Records, RunnerState, Runners, Trace, Workflows, Write,
@@ -26,6 +26,8 @@ use crate::step::StepError;
 const ROUNDS: usize = 24;
 /// Looks for resources within one go: one to find, one to see what the deletions did, some for what those made free.
 const LOOKS: usize = 4;
+/// Builds that are worked on at once.
+const BUILDS_AT_ONCE: usize = 8;
 /// Objects that are read at once.
 const READS_AT_ONCE: usize = 16;
 
@@ -89,8 +91,16 @@ pub async fn bring_on(deps: &Deps, builds: Vec<(BuildRecord, Observation)>) -> V
     let mut going: Vec<Going> = builds.into_iter().map(|(record, seen)| Going::new(record, seen)).collect();
     for _ in 0..ROUNDS {
         let mut looks: BTreeMap<Look, Vec<usize>> = BTreeMap::new();
-        for (at, build) in going.iter_mut().enumerate().filter(|(_, build)| build.outcome.is_none()) {
-            match build.go(deps).await {
+        let steps = going
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, build)| build.outcome.is_none())
+            .map(async |(at, build)| (at, build.go(deps).await));
+        let steps: Vec<(usize, Result<Next, StepError>)> =
+            stream::iter(steps).buffered(BUILDS_AT_ONCE).collect().await;
+        for (at, next) in steps {
+            let build = &mut going[at];
+            match next {
                 Ok(Next::Decide) => {}
                 Ok(Next::Look(look)) => looks.entry(look).or_default().push(at),
                 Ok(Next::Done) => build.outcome = Some(Ok(true)),
@@ -110,7 +120,7 @@ pub async fn bring_on(deps: &Deps, builds: Vec<(BuildRecord, Observation)>) -> V
         }
     }
     for build in &mut going {
-        if let Err(error) = build.save(deps).await {
+        if let Err(error) = build.end(deps).await {
             // What went wrong before says more.
             if !matches!(build.outcome, Some(Err(_))) {
                 build.outcome = Some(Err(error));
@@ -198,6 +208,17 @@ impl Going {
         }
     }
 
+    /// The last write of this go.
+    async fn end(&mut self, deps: &Deps) -> Result<(), StepError> {
+        let now = deps.clock.now();
+        // What cannot even be looked at cannot be waited for either: it is told as failed, and tried again.
+        if matches!(self.outcome, Some(Err(_))) && is_out_of_patience(&self.record, now) {
+            self.record.doom(None)?;
+            self.record.fail(Left::Something, now)?;
+        }
+        self.save(deps).await
+    }
+
     /// Notes in the record what is left of a build that is to leave nothing, and what of that is gone.
     fn note_leftovers(&mut self, stack: &str) {
         let Some(found) = &self.seen.resources else { return };
@@ -218,6 +239,8 @@ impl Going {
         let actions = decide(&self.record, &self.seen, &deps.stack, now);
         let mut next = if actions.is_empty() { Next::Done } else { Next::Decide };
         let mut deletions = Vec::new();
+        // Whether deciding again may bring it further; else to wait is to come back later.
+        let mut changed = false;
         for action in actions {
             match action {
                 Action::LookAtRunners => return Ok(Next::Look(Look::Runners)),
@@ -249,6 +272,7 @@ impl Going {
                     deps.runners.stop(&id).await?;
                     self.acted = true;
                     self.seen.runners = None;
+                    changed = true;
                 }
                 Action::BeginCleanUp(failure) => {
                     self.record.begin_clean_up(failure, now)?;
@@ -259,21 +283,19 @@ impl Going {
                     self.save(deps).await?;
                 }
                 Action::Finish(artifacts) => match self.finish(deps, &artifacts).await {
-                    Ok(()) => {}
+                    Ok(()) => changed = true,
                     Err(StepError::ImageNotReady(_)) => return Ok(Next::ComeBack),
                     Err(StepError::ImageRejected(message)) => {
                         let failure = Failure::of(Stage::FinishBuild, message);
                         self.record.begin_clean_up(failure, now)?;
                         self.save(deps).await?;
+                        changed = true;
                     }
                     Err(error) => return Err(error),
                 },
                 Action::Delete(resource) => deletions.push(resource),
-                Action::Wait => {
-                    if deletions.is_empty() && matches!(next, Next::Decide) && self.seen.runners.is_some() {
-                        next = Next::ComeBack;
-                    }
-                }
+                Action::Wait if deletions.is_empty() && !changed => next = Next::ComeBack,
+                Action::Wait => {}
                 Action::RecordFailed(left) => {
                     self.record.fail(left, now)?;
                     self.save(deps).await?;
@@ -292,7 +314,7 @@ impl Going {
         Ok(next)
     }
 
-    async fn finish(&mut self, deps: &Deps, artifacts: &[crate::build::Artifact]) -> Result<(), StepError> {
+    async fn finish(&mut self, deps: &Deps, artifacts: &[Artifact]) -> Result<(), StepError> {
         let mut record = self.record.clone();
         finish_build::take_over(deps, &mut record, artifacts).await?;
         self.stored = record.clone();

@@ -570,3 +570,22 @@ async fn many_builds_are_looked_for_together() {
     assert_eq!((output.looked_at, output.failed), (100, 0));
     world.state(|state| assert_eq!(state.finds, 1, "one look for all"));
 }
+
+#[tokio::test]
+async fn a_build_that_cannot_even_be_looked_at_is_told_as_failed_in_the_end_and_cleaned_when_it_can_be() {
+    let world = World::new();
+    let id = running(&world).await;
+    world.packer_makes(id);
+    world.state(|state| state.refused_for = Some(id));
+    assert!(clean(&world, id).await.is_err());
+    world.poll_for_minutes(14).await;
+    assert_eq!(world.build(id).status, BuildStatus::Building);
+    world.poll_for_minutes(3).await;
+    let record = world.build(id);
+    assert_eq!((record.status, record.clean), (BuildStatus::Failed, false));
+    world.pass(600);
+    assert_eq!(world.poll().await.with_leftovers, 1, "an alarm is raised");
+    world.state(|state| state.refused_for = None);
+    world.poll_for_minutes(6).await;
+    assert!(world.build(id).clean && world.alive().is_empty());
+}
