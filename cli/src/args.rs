@@ -19,7 +19,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed; 2 wrong usage; 3 not found; 4 not allowed; \
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed or was cancelled; 2 wrong usage, or \
+cancelling a build that has ended; 3 not found; 4 not allowed; \
 5 the service can't be reached or failed; 130 interrupted.";
 
 #[derive(ClapArgs)]
@@ -74,6 +75,8 @@ pub(crate) enum ImageCommand {
     Status(StatusOptions),
     /// Print a build's log
     Logs(LogsOptions),
+    /// Cancel a build that has not ended
+    Cancel(CancelOptions),
     /// Deregister an image and delete its snapshots
     Delete(DeleteOptions),
 }
@@ -150,6 +153,12 @@ pub(crate) struct LogsOptions {
     /// Keep printing until the build has ended; with `--output json`, one object a line
     #[arg(long)]
     pub(crate) follow: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct CancelOptions {
+    /// The build's id, a UUID
+    pub(crate) build_id: Uuid,
 }
 
 #[derive(ClapArgs)]

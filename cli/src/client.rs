@@ -78,6 +78,11 @@ impl Error {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Whether the build that was to be changed has ended.
+    pub(crate) fn is_build_ended(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, code, .. } if code == "build_ended")
+    }
+
     /// How long the service asked to be left alone.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -208,6 +213,20 @@ impl Client {
             let (status, body) = self.attempt(&request).await?;
             self.decode(status, &body)?
         };
+        self.read_this_build(document, build_id)
+    }
+
+    /// Asks for the build's end. Also says whether an attempt before the last may have been carried out.
+    pub(crate) async fn cancel_build(&self, build_id: Uuid) -> (Result<Build, Error>, bool) {
+        let request = Request::new(Method::POST, &["builds", &build_id.to_string(), "cancel"]);
+        let (answer, maybe_done_before) = self.attempts(&request).await;
+        let build = answer.and_then(|(status, body)| {
+            self.decode(status, &body).and_then(|document| self.read_this_build(document, build_id))
+        });
+        (build, maybe_done_before)
+    }
+
+    fn read_this_build(&self, document: Value, build_id: Uuid) -> Result<Build, Error> {
         let build = self.read_build(document)?;
         if build.id != build_id {
             let what = format!("asked for {build_id}, got {}", build.id);

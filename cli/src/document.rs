@@ -35,10 +35,15 @@ impl Build {
 
     /// Its status for people, with the phase where there is one.
     pub(crate) fn progress(&self) -> String {
-        match self.document.get("phase").and_then(Value::as_str) {
-            Some(phase) if phase != self.status.name() => format!("{}, {phase}", self.status.name()),
-            _ => self.status.name().to_owned(),
+        match phase(&self.document) {
+            Some(phase) => format!("{}, {phase}", self.status.name()),
+            None => self.status.name().to_owned(),
         }
+    }
+
+    /// Whether it has ended because somebody cancelled it.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.status == Status::Failed && self.document.get("phase").is_some_and(|phase| phase == "cancelled")
     }
 }
 
@@ -95,7 +100,42 @@ pub(crate) fn inline(value: &Value) -> String {
     }
 }
 
-/// The documented block that shows one build, with its error below if it has one.
+/// The phase in words, where it says more than the status.
+fn phase(build: &Value) -> Option<String> {
+    let named = |field: &str| build.get(field).and_then(Value::as_str);
+    named("phase")
+        .filter(|phase| Some(*phase) != named("status"))
+        .map(|phase| inline(&phase.replace('_', " ").into()))
+}
+
+/// What was found of a build after its end and is not known to be gone: each kind with its ids. None where all is.
+fn still_left(build: &Value) -> Option<String> {
+    let leftovers = build.get("leftovers")?;
+    let ids = |part: &str, kind: &str| {
+        leftovers
+            .get(part)
+            .and_then(|part| part.get(kind))
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let left: Vec<String> = leftovers
+        .get("found")?
+        .as_object()?
+        .keys()
+        .filter_map(|kind| {
+            let removed = ids("removed", kind);
+            let left: Vec<Value> =
+                ids("found", kind).into_iter().filter(|id| !removed.contains(id)).collect();
+            (!left.is_empty())
+                .then(|| format!("{} {}", neutralise(&kind.replace('_', " ")), inline(&left.into())))
+        })
+        .collect();
+    (!left.is_empty()).then(|| left.join("; "))
+}
+
+/// The documented block that shows one build. Below it, what went wrong: the phase, where it says more than the status,
+/// the error, and what is still to be removed.
 pub(crate) fn build_block(build: &Value) -> String {
     let mut rows = vec![
         ("Build ID:", cell(build, "build_id")),
@@ -106,8 +146,12 @@ pub(crate) fn build_block(build: &Value) -> String {
         ("AMI ID:", cell(build, "image_id")),
     ];
     if build.get("error").is_some_and(|error| !error.is_null()) {
-        rows.push(("Error:", cell(build, "error")));
+        let error = cell(build, "error");
+        // `cancelled` is both.
+        rows.extend(phase(build).filter(|phase| *phase != error).map(|phase| ("Phase:", phase)));
+        rows.push(("Error:", error));
     }
+    rows.extend(still_left(build).map(|left| ("Left:", left)));
     rows.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect()
 }
 
@@ -162,6 +206,48 @@ Started:    2026-03-25 14:30:00
 AMI ID:     --
 ";
         assert_eq!(build_block(&build), expected);
+    }
+
+    #[test]
+    fn a_build_that_fails_shows_where_it_stands_and_what_is_left() {
+        let build = json!({
+            "build_id": "550e8400-e29b-41d4-a716-446655440000", "status": "building", "phase": "cleaning_up",
+            "error": "cancelled",
+            "leftovers": {
+                "found": {"instances": ["i-1"], "security_groups": ["sg-1", "sg-2"], "volumes": [], "images": ["ami-1"]},
+                "removed": {"images": ["ami-1"], "security_groups": ["sg-2"]}
+            }
+        });
+        let expected = "\
+Phase:      cleaning up
+Error:      cancelled
+Left:       instances i-1; security groups sg-1
+";
+        assert!(build_block(&build).ends_with(expected), "{}", build_block(&build));
+    }
+
+    #[test]
+    fn a_build_that_is_clean_shows_nothing_as_left() {
+        let sets = json!({"instances": ["i-1"], "volumes": []});
+        let build = json!({"status": "failed", "phase": "cancelled", "error": "cancelled",
+                           "leftovers": {"found": sets, "removed": sets}});
+        assert!(
+            build_block(&build).ends_with("AMI ID:     --\nError:      cancelled\n"),
+            "{}",
+            build_block(&build)
+        );
+    }
+
+    #[test]
+    fn only_a_build_that_has_ended_is_called_cancelled() {
+        let id = "550e8400-e29b-41d4-a716-446655440000";
+        let read = |status: &str, phase: &str| {
+            let document = json!({"build_id": id, "status": status, "phase": phase, "error": "cancelled"});
+            Build::read(document).unwrap().is_cancelled()
+        };
+        assert!(read("failed", "cancelled"));
+        assert!(!read("building", "cleaning_up"));
+        assert!(!read("failed", "failed"));
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl From<Exit> for std::process::ExitCode {
 pub(crate) enum Failure {
     #[error("build {build_id} failed: {error}")]
     BuildFailed { build_id: Uuid, error: String },
+    #[error("build {build_id} was cancelled")]
+    BuildCancelled { build_id: Uuid },
+    /// What was asked for is only possible while the build goes on.
+    #[error("{source}")]
+    HasEnded { build_id: Uuid, source: client::Error },
     #[error("{message}")]
     Usage { message: String, hints: Vec<String> },
     #[error(transparent)]
@@ -63,10 +68,12 @@ impl Failure {
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::BuildFailed { .. } => Exit::BuildFailed,
+            Self::BuildFailed { .. } | Self::BuildCancelled { .. } => Exit::BuildFailed,
             // A result that can't be written is no verdict about the build or the service: only where it was sent to.
             Self::Usage { .. } | Self::Config(_) | Self::Request(_) | Self::Output { .. } => Exit::WrongUsage,
-            Self::Service(error) | Self::LostTrack { source: error, .. } => service_exit(error),
+            Self::Service(error)
+            | Self::LostTrack { source: error, .. }
+            | Self::HasEnded { source: error, .. } => service_exit(error),
             Self::TooLong { .. } | Self::Runtime { .. } => Exit::ServiceFailed,
             Self::Interrupted { .. } => Exit::Interrupted,
         }
@@ -74,7 +81,10 @@ impl Failure {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::BuildFailed { build_id, .. } => {
+            Self::HasEnded { build_id, .. } => {
+                vec![format!("`ciab image status {build_id}` shows how it ended")]
+            }
+            Self::BuildFailed { build_id, .. } | Self::BuildCancelled { build_id } => {
                 vec![format!("`ciab image logs {build_id}` shows the whole log")]
             }
             Self::Usage { hints, .. } | Self::Interrupted { hints } => hints.clone(),
@@ -95,6 +105,11 @@ pub(crate) fn to_follow(build_id: Uuid) -> [String; 2] {
         format!("`ciab image status {build_id} --watch` waits for its end"),
         format!("`ciab image logs {build_id} --follow` shows its log"),
     ]
+}
+
+/// How to end a build that goes on without this program.
+pub(crate) fn to_cancel(build_id: Uuid) -> String {
+    format!("`ciab image cancel {build_id}` cancels it")
 }
 
 fn service_exit(error: &client::Error) -> Exit {

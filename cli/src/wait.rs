@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::client::{self, Client};
 use crate::document::{Build, Status};
-use crate::exit::{Failure, to_follow};
+use crate::exit::{Failure, to_cancel, to_follow};
 use crate::output::Printer;
 use crate::pace::{Pace, Patience, outage_delay};
 
@@ -208,5 +208,6 @@ pub(crate) async fn unless_interrupted<T>(
 
 /// The hints for a build that goes on.
 pub(crate) fn goes_on(build_id: Uuid) -> Vec<String> {
-    std::iter::once(format!("build {build_id} goes on")).chain(to_follow(build_id)).collect()
+    let goes_on = std::iter::once(format!("build {build_id} goes on"));
+    goes_on.chain(to_follow(build_id)).chain([to_cancel(build_id)]).collect()
 }

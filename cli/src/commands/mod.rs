@@ -3,6 +3,7 @@
 //! A command composes requests, asks the client, and gives documents to the printer; it writes to no stream itself.
 
 mod build;
+mod cancel;
 mod completions;
 mod delete;
 mod list;
@@ -33,6 +34,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         ImageCommand::List(options) => list::run(&client, printer, &settings.build, &options).await,
         ImageCommand::Status(options) => status::run(&client, printer, &options).await,
         ImageCommand::Logs(options) => logs::run(&client, printer, &options).await,
+        ImageCommand::Cancel(options) => cancel::run(&client, printer, &options).await,
         ImageCommand::Delete(options) => delete::run(&client, printer, &options).await,
     }
 }

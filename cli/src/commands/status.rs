@@ -36,6 +36,10 @@ pub(crate) fn verdict(printer: &mut Printer, build: &Build, show_log: bool) -> R
     if build.status == Status::Succeeded {
         return Ok(Exit::Done);
     }
+    if build.is_cancelled() {
+        // Somebody wanted it so: where it stood then, and its last lines, explain nothing.
+        return Err(Failure::BuildCancelled { build_id: build.id });
+    }
     if show_log {
         for line in document::last_log_lines(&build.document) {
             printer.note(&format!("  {line}"));

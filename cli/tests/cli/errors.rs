@@ -80,6 +80,8 @@ fn wrong_usage_exits_2_before_anything_is_sent() {
     let service = Service::start();
     for arguments in [
         &["image", "status", "not-a-uuid"][..],
+        &["image", "cancel", "not-a-uuid"],
+        &["image", "cancel"],
         &["image", "delete", "snap-1", "-y"],
         &["image", "build", "--timeout", "0"],
         &["image", "build", "--var", "no-equals-sign"],

@@ -26,7 +26,8 @@ fn an_interrupted_wait_exits_130_and_says_that_the_build_goes_on() {
     outcome
         .exited(130)
         .says(&format!("hint: build {BUILD_ID} goes on"))
-        .says(&format!("hint: `ciab image logs {BUILD_ID} --follow`"));
+        .says(&format!("hint: `ciab image logs {BUILD_ID} --follow`"))
+        .says(&format!("hint: `ciab image cancel {BUILD_ID}` cancels it"));
     assert_eq!(outcome.stdout, "");
     assert!(service.targets().iter().all(|target| !target.contains("cancel")));
 }

@@ -47,6 +47,24 @@ pub(crate) fn build(status: &str) -> Value {
     })
 }
 
+/// A build that was cancelled and has ended.
+pub(crate) fn cancelled() -> Value {
+    let mut build = build("failed");
+    build["phase"] = json!("cancelled");
+    build["error"] = json!("cancelled");
+    build["failure"] = json!({"stage": "run-packer", "step": null, "message": "cancelled",
+                              "last_log_lines": ["installing"]});
+    build
+}
+
+/// A build that was cancelled and is being cleaned up.
+pub(crate) fn being_cancelled() -> Value {
+    let mut build = build("building");
+    build["phase"] = json!("cleaning_up");
+    build["error"] = json!("cancelled");
+    build
+}
+
 pub(crate) fn accepted() -> Answer {
     Answer::Json(202, build("queued"))
 }
@@ -95,6 +113,11 @@ impl Service {
     /// Answers of GET for the build.
     pub(crate) fn on_build(&self, answers: impl IntoIterator<Item = Answer>) -> &Self {
         self.on(&format!("GET /builds/{BUILD_ID}"), answers)
+    }
+
+    /// Answers of the request to cancel the build.
+    pub(crate) fn on_cancel(&self, answers: impl IntoIterator<Item = Answer>) -> &Self {
+        self.on(&format!("POST /builds/{BUILD_ID}/cancel"), answers)
     }
 
     /// Answers of GET for the build's log from a line number on.
