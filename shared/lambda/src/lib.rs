@@ -1,5 +1,5 @@
-//! What every function needs: tracing, settings from the environment, HTTP events to the domain's requests, errors to
-//! answers.
+//! What every function needs: tracing, metrics, settings from the environment, HTTP events to the domain's requests,
+//! errors to answers.
 //!
 //! Must never decide anything: a handler in here only translates.
 
@@ -7,6 +7,7 @@
 
 mod environment;
 mod http;
+mod metrics;
 mod task;
 mod tracing_setup;
 mod wiring;
@@ -14,6 +15,7 @@ mod wiring;
 pub use environment::{settings, variable};
 pub use http::{serve_authorizer, serve_http};
 pub use lambda_runtime::Error;
+pub use metrics::{Measure, write_metrics};
 pub use serde::de::IgnoredAny as Ignored;
 pub use task::serve_task;
 pub use tracing_setup::start_tracing;
