@@ -145,12 +145,12 @@ pub(crate) fn build_block(build: &Value) -> String {
         ("Started:", time_cell(build, "started_at")),
         ("AMI ID:", cell(build, "image_id")),
     ];
-    if build.get("error").is_some_and(|error| !error.is_null()) {
-        let error = cell(build, "error");
-        // `cancelled` is both.
-        rows.extend(phase(build).filter(|phase| *phase != error).map(|phase| ("Phase:", phase)));
-        rows.push(("Error:", error));
-    }
+    let error = build.get("error").filter(|error| !error.is_null()).map(inline);
+    // While the service finds out how a lost build went there is no error yet. `cancelled` is both.
+    let phase =
+        phase(build).filter(|phase| error.as_ref().map_or(phase == "cleaning up", |error| error != phase));
+    rows.extend(phase.map(|phase| ("Phase:", phase)));
+    rows.extend(error.map(|error| ("Error:", error)));
     rows.extend(still_left(build).map(|left| ("Left:", left)));
     rows.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect()
 }
@@ -224,6 +224,17 @@ Error:      cancelled
 Left:       instances i-1; security groups sg-1
 ";
         assert!(build_block(&build).ends_with(expected), "{}", build_block(&build));
+    }
+
+    #[test]
+    fn a_build_that_is_cleaned_up_before_its_end_is_known_says_so() {
+        let shown = |phase: &str| build_block(&json!({"status": "building", "phase": phase, "error": null}));
+        assert!(
+            shown("cleaning_up").ends_with("AMI ID:     --\nPhase:      cleaning up\n"),
+            "{}",
+            shown("cleaning_up")
+        );
+        assert!(shown("running_packer").ends_with("AMI ID:     --\n"), "{}", shown("running_packer"));
     }
 
     #[test]
