@@ -1,24 +1,29 @@
-//! The one wiring that three functions share.
+//! The one wiring that four functions share.
 
 use std::sync::Arc;
 
-use ciab_aws::{CodeBuildRunners, DynamoRecords, Ec2Cloud, S3Objects, SdkConfig, SystemClock};
+use ciab_aws::{
+    CodeBuildRunners, DynamoRecords, Ec2Cloud, S3Objects, SdkConfig, StepFunctionsWorkflows, SystemClock,
+};
+use ciab_core::reconcile::Deps;
 use ciab_core::settings::InvalidSetting;
-use ciab_core::tear_down::Deps;
 
-use crate::environment::variable;
+use crate::environment::{settings, variable};
 
-/// What a tear-down needs, from AWS and the environment.
+/// What bringing builds on needs, from AWS and the environment.
 ///
 /// # Errors
-/// Names the first variable that is not set.
-pub fn tear_down_deps(aws: &SdkConfig) -> Result<Deps, InvalidSetting> {
+/// Names the first setting that is missing or impossible.
+pub fn reconcile_deps(aws: &SdkConfig) -> Result<Deps, InvalidSetting> {
+    let settings = settings()?;
     Ok(Deps {
-        stack: variable("CIAB_STACK")?,
+        stack: settings.stack,
+        slots: settings.concurrent_builds,
         clock: Arc::new(SystemClock),
         records: Arc::new(DynamoRecords::new(aws, variable("CIAB_TABLE")?)),
         objects: Arc::new(S3Objects::new(aws, variable("CIAB_BUCKET")?)),
         runners: Arc::new(CodeBuildRunners::new(aws, variable("CIAB_RUNNER_PROJECT")?)),
         cloud: Arc::new(Ec2Cloud::new(aws)),
+        workflows: Arc::new(StepFunctionsWorkflows::new(aws, variable("CIAB_STATE_MACHINE_ARN")?)),
     })
 }
