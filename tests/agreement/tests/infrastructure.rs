@@ -123,6 +123,25 @@ fn errors_that_pass_by_themselves_are_tried_again() {
 }
 
 #[test]
+fn the_alarm_watches_a_metric_that_is_written() {
+    let template: Yaml = serde_norway::from_str(TEMPLATE).unwrap();
+    let alarm = &template["Resources"]["LeftoversAlarm"]["Properties"];
+    let dimensions = alarm["Dimensions"].as_sequence().unwrap();
+    assert_eq!(dimensions.len(), 1, "a metric with another set of dimensions is another metric");
+    let metrics = include_str!("../../../shared/lambda/src/metrics.rs");
+    let constant =
+        |name: &str, value: &Yaml| format!("const {name}: &str = \"{}\";", value.as_str().unwrap());
+    for constant in
+        [constant("NAMESPACE", &alarm["Namespace"]), constant("DIMENSION", &dimensions[0]["Name"])]
+    {
+        assert!(metrics.contains(&constant), "nothing is written under {constant}");
+    }
+    let written = include_str!("../../../functions/poll-builds/src/main.rs");
+    let metric = format!("\"{}\"", alarm["MetricName"].as_str().unwrap());
+    assert!(written.contains(&metric), "poll-builds writes no {metric}");
+}
+
+#[test]
 fn every_setting_that_the_code_reads_is_in_the_template() {
     let template: Yaml = serde_norway::from_str(TEMPLATE).unwrap();
     let variables = template["Globals"]["Function"]["Environment"]["Variables"].as_mapping().unwrap();
