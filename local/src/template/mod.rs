@@ -379,6 +379,25 @@ mod tests {
     }
 
     #[test]
+    fn cancelling_has_its_function_and_how_many_builds_run_at_once_is_set_from_outside() {
+        let template = ours(&[("ConcurrentBuilds", "20")]).unwrap();
+        let cancel = template.functions.iter().find(|function| function.folder == "cancel-build").unwrap();
+        let expected = RouteSpec::Path {
+            method: "POST".to_owned(),
+            path: "/api/v1/images/builds/{build_id}/cancel".to_owned(),
+            open: false,
+        };
+        assert_eq!(cancel.routes, [expected]);
+        for function in &template.functions {
+            assert_eq!(function.environment["CIAB_CONCURRENT_BUILDS"], "20", "{}", function.name);
+        }
+        for impossible in ["0", "501", "many"] {
+            let error = ours(&[("ConcurrentBuilds", impossible)]).unwrap_err().to_string();
+            assert!(error.contains("ConcurrentBuilds"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_region_outside_the_allowed_ones_cannot_be_the_default() {
         let error = ours(&[("DefaultRegion", "eu-west-1")]).unwrap_err().to_string();
         assert!(error.contains("AllowedRegions"), "{error}");
