@@ -106,7 +106,12 @@ async fn poll(deps: &Deps, holder: &str) -> Result<Output, StepError> {
         }
         for brought in bring_on(&deps.reconcile, some).await {
             output.acted_on += usize::from(brought.acted);
-            output.with_leftovers += usize::from(has_leftovers(&brought.record, deps.reconcile.clock.now()));
+            if has_leftovers(&brought.record, deps.reconcile.clock.now()) {
+                output.with_leftovers += 1;
+                let leftovers = &brought.record.leftovers;
+                let left = leftovers.found.without(&leftovers.removed);
+                tracing::warn!(build_id = %brought.record.build_id, ?left, "the build is not clean yet");
+            }
             match brought.outcome {
                 // Somebody else wrote first: nothing is wrong.
                 Ok(_) | Err(StepError::RecordContended) => {}
