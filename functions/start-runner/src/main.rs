@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ciab_aws::{CodeBuildRunners, DynamoRecords};
+use ciab_aws::{CodeBuildRunners, DynamoRecords, SystemClock};
 use ciab_core::start_runner::{Deps, run};
 use ciab_lambda::{Error, serve_task, start_tracing, variable};
 
@@ -11,6 +11,7 @@ async fn main() -> Result<(), Error> {
     start_tracing();
     let aws = ciab_aws::connect()?;
     let deps = Deps {
+        clock: Arc::new(SystemClock),
         records: Arc::new(DynamoRecords::new(&aws, variable("CIAB_TABLE")?)),
         runners: Arc::new(CodeBuildRunners::new(&aws, variable("CIAB_RUNNER_PROJECT")?)),
     };

@@ -1,4 +1,4 @@
-//! Build ids from the machine's random source. Must never be guessable from one another.
+//! Build ids, and names for those who hold leases, from the machine's random source. Must never be guessable from one another.
 
 use ciab_core::ids::BuildId;
 use ciab_core::ports::Identifiers;
@@ -11,5 +11,9 @@ pub struct RandomIdentifiers;
 impl Identifiers for RandomIdentifiers {
     fn new_build_id(&self) -> BuildId {
         BuildId::new(Uuid::new_v4())
+    }
+
+    fn new_holder(&self) -> String {
+        Uuid::new_v4().to_string()
     }
 }

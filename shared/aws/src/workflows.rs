@@ -1,15 +1,21 @@
 //! The state machine in Step Functions. An execution is named by its build, so that a build has at most one.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::types::ExecutionStatus;
 use ciab_core::ids::BuildId;
 use ciab_core::ports::{ExecutionState, PortError, Workflows};
+use jiff::Timestamp;
 
 use crate::failure::{Call, answered};
+use crate::time::timestamp;
 
 const SERVICE: &str = "states";
+/// The most that ListExecutions gives at once.
+const EXECUTIONS_PER_PAGE: i32 = 1_000;
 
 const fn call(operation: &'static str) -> Call {
     Call { service: SERVICE, operation }
@@ -52,11 +58,36 @@ impl Workflows for StepFunctionsWorkflows {
         }
     }
 
+    async fn running(&self) -> Result<BTreeMap<BuildId, Timestamp>, PortError> {
+        let call = call("ListExecutions");
+        let mut pages = self
+            .client
+            .list_executions()
+            .state_machine_arn(&self.state_machine_arn)
+            .status_filter(ExecutionStatus::Running)
+            .into_paginator()
+            .page_size(EXECUTIONS_PER_PAGE)
+            .items()
+            .send();
+        let mut running = BTreeMap::new();
+        while let Some(execution) = pages.next().await {
+            let execution = execution.map_err(|error| call.failed(error))?;
+            // Somebody may start one by hand, under a name that is no build's.
+            let Ok(id) = execution.name.parse() else { continue };
+            let since = timestamp(&execution.start_date);
+            running.insert(id, since.ok_or_else(|| call.unreadable("a start is no time"))?);
+        }
+        Ok(running)
+    }
+
     async fn state(&self, id: BuildId) -> Result<ExecutionState, PortError> {
         let described = self.client.describe_execution().execution_arn(self.execution_arn(id)).send().await;
         match described {
             Ok(execution) => Ok(match execution.status {
-                ExecutionStatus::Running | ExecutionStatus::PendingRedrive => ExecutionState::Running,
+                ExecutionStatus::Running | ExecutionStatus::PendingRedrive => ExecutionState::Running {
+                    since: timestamp(&execution.start_date)
+                        .ok_or_else(|| call("DescribeExecution").unreadable("the start is no time"))?,
+                },
                 _ => ExecutionState::Ended,
             }),
             Err(error) if answered(&error, &["ExecutionDoesNotExist"]) => Ok(ExecutionState::Absent),
