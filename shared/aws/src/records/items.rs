@@ -64,6 +64,14 @@ impl Key {
         keys
     }
 
+    pub(super) fn slots() -> Self {
+        Self { partition: "SLOTS".into(), sort: "SLOTS".into() }
+    }
+
+    pub(super) fn lease(name: &str) -> Self {
+        Self { partition: format!("LEASE#{name}"), sort: "LEASE".into() }
+    }
+
     /// A key to ask for where only the answering matters.
     pub(super) fn never_written() -> Self {
         Self { partition: "READY".into(), sort: "READY".into() }

@@ -3,9 +3,12 @@
 //! Must never scan, and must never rely on a request being sent once: what makes a write happen once is its condition,
 //! and a condition that fails is answered by reading what stands there.
 
+mod claims;
 mod items;
 mod pages;
 mod transactions;
+
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -14,7 +17,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put};
 use ciab_core::build::BuildRecord;
 use ciab_core::ids::{BuildId, ImageId};
 use ciab_core::image::ImageRecord;
-use ciab_core::ports::{IdempotencyKey, ImageFilter, Page, PortError, Records, Submission, Write};
+use ciab_core::ports::{IdempotencyKey, ImageFilter, Lease, Page, PortError, Records, Submission, Write};
 use serde::de::DeserializeOwned;
 
 use crate::failure::{Call, answered};
@@ -209,6 +212,26 @@ impl Records for DynamoRecords {
             Outcome::Written => Ok(Write::Done),
             Outcome::ConditionFailed => self.judge(&wanted).await,
         }
+    }
+
+    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<bool, PortError> {
+        self.take(id, slots).await
+    }
+
+    async fn release_slot(&self, id: BuildId) -> Result<(), PortError> {
+        self.give_back(id).await
+    }
+
+    async fn slots_taken(&self) -> Result<BTreeSet<BuildId>, PortError> {
+        self.taken().await
+    }
+
+    async fn take_lease(&self, lease: &Lease<'_>) -> Result<bool, PortError> {
+        self.lease(lease).await
+    }
+
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<(), PortError> {
+        self.end_lease(name, holder).await
     }
 
     async fn active_builds(&self, next: Option<&str>) -> Result<Page<BuildRecord>, PortError> {
