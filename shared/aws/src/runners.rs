@@ -8,7 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_sdk_codebuild::Client;
-use aws_sdk_codebuild::types::{Build, EnvironmentVariable, EnvironmentVariableType, StatusType};
+use aws_sdk_codebuild::types::{
+    Build, EnvironmentVariable, EnvironmentVariableType, SortOrderType, StatusType,
+};
+use ciab_core::build::RunnerKind;
+use ciab_core::ids::BuildId;
 use ciab_core::ports::{PortError, RunnerOrder, RunnerState, Runners};
 use futures::future::try_join_all;
 use jiff::Timestamp;
@@ -19,6 +23,11 @@ use crate::time::timestamp;
 const SERVICE: &str = "codebuild";
 /// How many ids BatchGetBuilds takes.
 const IDS_PER_CALL: usize = 100;
+/// How many of the project's builds are looked through for a runner that was never noted, in pages of a hundred: such a
+/// runner was started within the last minutes, and the newest come first.
+const PAGES_OF_BUILDS: usize = 10;
+/// The variable that tells a runner its build.
+const BUILD_ID: &str = "CIAB_BUILD_ID";
 /// What CodeBuild takes as a time-out, in minutes.
 const TIMEOUT_MINUTES: (i32, i32) = (5, 2160);
 /// Minutes beyond the build's own time-out, in which the runner cleans up and reports. CodeBuild's limit is only for a
@@ -41,6 +50,20 @@ impl CodeBuildRunners {
     pub fn new(config: &SdkConfig, project: impl Into<String>) -> Self {
         Self { client: Client::new(config), project: project.into() }
     }
+
+    /// CodeBuild's builds by id; those that do not exist are left out.
+    async fn described(&self, ids: &[String]) -> Result<Vec<Build>, PortError> {
+        let answers = try_join_all(ids.chunks(IDS_PER_CALL).map(async |chunk| {
+            self.client
+                .batch_get_builds()
+                .set_ids(Some(chunk.to_vec()))
+                .send()
+                .await
+                .map_err(|error| call("BatchGetBuilds").failed(error))
+        }))
+        .await?;
+        Ok(answers.into_iter().flat_map(|answer| answer.builds.unwrap_or_default()).collect())
+    }
 }
 
 #[async_trait]
@@ -60,20 +83,47 @@ impl Runners for CodeBuildRunners {
         started.build_value.and_then(|build| build.id).ok_or_else(|| call.unreadable("the build has no id"))
     }
 
-    async fn states(&self, ids: &BTreeSet<String>) -> Result<BTreeMap<String, RunnerState>, PortError> {
-        let all: Vec<&String> = ids.iter().collect();
-        let answers = try_join_all(all.chunks(IDS_PER_CALL).map(async |chunk| {
-            self.client
-                .batch_get_builds()
-                .set_ids(Some(chunk.iter().map(|id| (*id).clone()).collect()))
+    async fn of_builds(
+        &self,
+        kind: RunnerKind,
+        builds: &BTreeSet<BuildId>,
+    ) -> Result<BTreeMap<BuildId, BTreeSet<String>>, PortError> {
+        let mut found: BTreeMap<BuildId, BTreeSet<String>> = BTreeMap::new();
+        if kind != RunnerKind::Codebuild || builds.is_empty() {
+            return Ok(found);
+        }
+        let mut next = None;
+        for _ in 0..PAGES_OF_BUILDS {
+            let page = self
+                .client
+                .list_builds_for_project()
+                .project_name(&self.project)
+                .sort_order(SortOrderType::Descending)
+                .set_next_token(next)
                 .send()
                 .await
-                .map_err(|error| call("BatchGetBuilds").failed(error))
-        }))
-        .await?;
+                .map_err(|error| call("ListBuildsForProject").failed(error))?;
+            for runner in self.described(page.ids()).await? {
+                if let (Some(build), Some(id)) = (build_of(&runner), &runner.id)
+                    && builds.contains(&build)
+                {
+                    found.entry(build).or_default().insert(id.clone());
+                }
+            }
+            next = page.next_token;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn states(&self, ids: &BTreeSet<String>) -> Result<BTreeMap<String, RunnerState>, PortError> {
+        let all: Vec<String> = ids.iter().cloned().collect();
+        let builds = self.described(&all).await?;
         let mut states: BTreeMap<String, RunnerState> =
             ids.iter().map(|id| (id.clone(), RunnerState::Absent)).collect();
-        for build in answers.into_iter().flat_map(|answer| answer.builds.unwrap_or_default()) {
+        for build in builds {
             let state = state(&build);
             if let Some(id) = build.id {
                 states.insert(id, state);
@@ -99,7 +149,7 @@ fn timeout_minutes(timeout_secs: u32) -> i32 {
 
 fn environment(order: &RunnerOrder, call: Call) -> Result<Vec<EnvironmentVariable>, PortError> {
     [
-        ("CIAB_BUILD_ID", order.build_id.to_string()),
+        (BUILD_ID, order.build_id.to_string()),
         ("CIAB_TASK_TOKEN", order.task_token.clone()),
         ("CIAB_DEADLINE", order.deadline.to_string()),
         ("CIAB_TIMEOUT_SECS", order.timeout_secs.to_string()),
@@ -115,6 +165,12 @@ fn environment(order: &RunnerOrder, call: Call) -> Result<Vec<EnvironmentVariabl
             .map_err(|error| call.refused("RequestNotBuilt", error))
     })
     .collect()
+}
+
+/// The build that a runner was started for, as it was told.
+fn build_of(runner: &Build) -> Option<BuildId> {
+    let variables = runner.environment.as_ref()?.environment_variables();
+    variables.iter().find(|variable| variable.name == BUILD_ID)?.value.parse().ok()
 }
 
 fn state(build: &Build) -> RunnerState {
