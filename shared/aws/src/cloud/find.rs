@@ -1,105 +1,167 @@
-//! The search for everything in a region that may belong to a build.
+//! The search for everything that may belong to one of many builds.
 //!
-//! Must never decide what does: look-alikes come along, and the domain leaves them alone. A ledger was written where a
-//! template could write as well, so that only what has an id's or a name's form is asked for, and no wildcard.
-
-use std::collections::BTreeSet;
+//! Must never decide what does: look-alikes come along, and the domain leaves them alone. Must never ask for each build:
+//! the number of calls grows by pages and by hundreds of names.
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, Image, Instance};
-use ciab_core::ports::{PortError, Trace};
-use ciab_core::resource::{Resource, ResourceKind, key_pair_name, tag};
+use aws_sdk_ec2::types::{Image, Instance, Snapshot};
+use ciab_core::ids::Region;
+use ciab_core::ports::PortError;
+use ciab_core::resource::Resource;
 use futures::try_join;
 
-use super::{describe, resources};
+use super::describe::{self, Question, alive, by, filter};
+use super::iam::Iam;
+use super::resources;
+use super::wanted::{Ids, Wanted};
 
-type Ids = BTreeSet<String>;
+/// What the names of Packer's launch templates begin with.
+const PACKER_LAUNCH_TEMPLATES: &str = "packer-fleet-launch-template-*";
 
-/// In three rounds, each side by side: what is tagged, noted or known; what comes from that; what comes from that again.
-pub(super) async fn find(client: &Client, trace: &Trace<'_>) -> Result<Vec<Resource>, PortError> {
-    let wanted = Wanted::of(trace);
-    let tagged = || tag_filters(trace);
-    let (mut instances, noted_instances) = try_join!(
-        describe::instances(client, tagged()),
-        describe::instances_by(client, "instance-id", wanted.instances.clone()),
-    )?;
-    instances.extend(noted_instances);
-    let alive: Ids = ids(&instances, Instance::instance_id);
+/// In rounds, each side by side: the instances that are tagged, noted or proven; what else is, or comes from those; what comes
+/// from that again.
+pub(super) async fn find(
+    client: &Client,
+    iam: &Iam,
+    region: &Region,
+    wanted: &Wanted,
+) -> Result<Vec<Resource>, PortError> {
+    let questions = [wanted.tagged(), by("instance-id", &wanted.instances)].concat();
+    let instances = describe::instances(client, questions).await?;
+    let standing: Vec<&Instance> =
+        instances.iter().filter(|instance| !resources::is_terminated(instance)).collect();
+    let attached = by("attachment.instance-id", &ids(standing.iter().copied(), Instance::instance_id));
+    let used: Ids = standing.iter().copied().flat_map(groups_of).chain(wanted.group_ids.clone()).collect();
     // An AMI or snapshot outlives the instance that it was made from.
-    let origins: Ids = alive.union(&wanted.instances).cloned().collect();
+    let origins: Ids = ids(&instances, Instance::instance_id).union(&wanted.instances).cloned().collect();
 
-    let (volumes, groups, key_pairs, images) = try_join!(
+    let volumes = [wanted.tagged(), by("volume-id", &wanted.volumes), attached].concat();
+    let groups = [wanted.tagged(), by("group-id", &used), by("group-name", &wanted.group_names)].concat();
+    let key_pairs = [wanted.tagged(), by("key-name", &wanted.key_pairs)].concat();
+    let (volumes, (groups, group_users), key_pairs, (images, snapshots), launch_templates, of_iam) = try_join!(
+        describe::volumes(client, volumes),
         async {
-            let (tagged, noted, attached) = try_join!(
-                describe::volumes(client, tagged()),
-                describe::volumes_by(client, "volume-id", wanted.volumes),
-                describe::volumes_by(client, "attachment.instance-id", alive.clone()),
-            )?;
-            Ok([tagged, noted, attached].concat())
+            let groups = describe::groups(client, groups).await?;
+            let users = by("instance.group-id", &ids(&groups, |group| group.group_id()));
+            Ok((groups, describe::instances(client, of_the_living(users)).await?))
         },
-        async {
-            let used: Ids = instances.iter().flat_map(groups_of).collect();
-            let (tagged, noted, named) = try_join!(
-                describe::groups(client, tagged()),
-                describe::groups_by(client, "group-id", used.union(&wanted.group_ids).cloned().collect()),
-                describe::groups_by(client, "group-name", wanted.group_names),
-            )?;
-            Ok([tagged, noted, named].concat())
-        },
-        async {
-            let (tagged, noted) = try_join!(
-                describe::key_pairs(client, tagged()),
-                describe::key_pairs_by(client, "key-name", wanted.key_pairs),
-            )?;
-            Ok([tagged, noted].concat())
-        },
-        async {
-            let (tagged, noted, made) = try_join!(
-                describe::images(client, tagged()),
-                describe::images_by(client, "image-id", wanted.images.clone()),
-                describe::images_by(client, "source-instance-id", origins.clone()),
-            )?;
-            Ok::<_, PortError>([tagged, noted, made].concat())
-        },
+        describe::key_pairs(client, key_pairs),
+        images_and_snapshots(client, wanted, origins),
+        launch_templates(client, region, wanted),
+        of_iam(client, iam, region, wanted),
     )?;
 
-    let behind: Ids = images.iter().filter_map(resources::image).flat_map(|image| image.snapshots).collect();
-    let named: Ids = ids(&images, Image::image_id)
-        .into_iter()
-        .chain(wanted.images)
-        .chain(origins)
-        .map(|id| format!("*{id}*"))
-        .collect();
-    let group_ids = ids(&groups, |group| group.group_id());
-    let (snapshots, group_users) = try_join!(
-        async {
-            let (tagged, noted, described) = try_join!(
-                describe::snapshots(client, tagged()),
-                describe::snapshots_by(
-                    client,
-                    "snapshot-id",
-                    behind.union(&wanted.snapshots).cloned().collect()
-                ),
-                describe::snapshots_by(client, "description", named),
-            )?;
-            Ok([tagged, noted, described].concat())
-        },
-        describe::instances_by(client, "instance.group-id", group_ids),
-    )?;
-
-    let users_of = |group: &str| -> Ids {
+    let users_of = |group: &str| {
         let users = group_users.iter().filter(|instance| groups_of(instance).any(|id| id == group));
-        users.filter_map(|instance| instance.instance_id()).map(str::to_owned).collect()
+        ids(users, Instance::instance_id)
     };
-    let mut found: Vec<Resource> = instances.iter().filter_map(resources::instance).collect();
-    found.extend(volumes.iter().filter_map(resources::volume));
+    let mut found: Vec<Resource> =
+        instances.iter().filter_map(|instance| resources::instance(region, instance)).collect();
+    found.extend(volumes.iter().filter_map(|volume| resources::volume(region, volume)));
     found.extend(groups.iter().filter_map(|group| {
-        resources::security_group(group, users_of(group.group_id().unwrap_or_default()))
+        resources::security_group(region, group, users_of(group.group_id().unwrap_or_default()))
     }));
-    found.extend(key_pairs.iter().filter_map(resources::key_pair));
-    found.extend(images.iter().filter_map(resources::image));
-    found.extend(snapshots.iter().filter_map(resources::snapshot));
+    found.extend(key_pairs.iter().filter_map(|pair| resources::key_pair(region, pair)));
+    found.extend(images.iter().filter_map(|image| resources::image(region, image)));
+    found.extend(snapshots.iter().filter_map(|snapshot| resources::snapshot(region, snapshot)));
+    found.extend(launch_templates);
+    found.extend(of_iam);
     Ok(each_once(found))
+}
+
+/// AMIs and snapshots alone: what Packer copies to other regions.
+pub(super) async fn find_copies(
+    client: &Client,
+    region: &Region,
+    wanted: &Wanted,
+) -> Result<Vec<Resource>, PortError> {
+    let (images, snapshots) = images_and_snapshots(client, wanted, Ids::new()).await?;
+    let mut found: Vec<Resource> =
+        images.iter().filter_map(|image| resources::image(region, image)).collect();
+    found.extend(snapshots.iter().filter_map(|snapshot| resources::snapshot(region, snapshot)));
+    Ok(each_once(found))
+}
+
+/// Every instance of a stack that is not terminated.
+pub(super) async fn instances(
+    client: &Client,
+    region: &Region,
+    stack: &str,
+) -> Result<Vec<Resource>, PortError> {
+    let of_stack = filter(&format!("tag:{}", ciab_core::resource::tag::STACK), [stack]);
+    let instances = describe::instances(client, vec![vec![of_stack, alive()]]).await?;
+    Ok(instances.iter().filter_map(|instance| resources::instance(region, instance)).collect())
+}
+
+/// The AMIs that are tagged, noted, proven, or made from `origins`, those that were copied from such, and the snapshots behind
+/// all of these or made for them.
+async fn images_and_snapshots(
+    client: &Client,
+    wanted: &Wanted,
+    origins: Ids,
+) -> Result<(Vec<Image>, Vec<Snapshot>), PortError> {
+    let questions =
+        [wanted.tagged(), by("image-id", &wanted.images), by("source-instance-id", &origins)].concat();
+    let mut images = describe::images(client, questions).await?;
+    let originals: Ids = ids(&images, Image::image_id).union(&wanted.images).cloned().collect();
+    images.extend(describe::images(client, by("source-image-id", &originals)).await?);
+
+    let behind: Ids = images.iter().flat_map(resources::image_snapshots).collect();
+    let made_for = ids(&images, Image::image_id).into_iter().chain(originals).chain(origins);
+    let questions = [
+        wanted.tagged(),
+        by("snapshot-id", &behind.union(&wanted.snapshots).cloned().collect()),
+        by("description", &made_for.map(|id| format!("*{id}*")).collect()),
+    ]
+    .concat();
+    let snapshots = describe::snapshots(client, questions).await?;
+    Ok((images, snapshots))
+}
+
+/// Those that are tagged, and of Packer's those that are noted or proven: EC2 has no filter for a template's id, but few of
+/// Packer's are alive at a time.
+async fn launch_templates(
+    client: &Client,
+    region: &Region,
+    wanted: &Wanted,
+) -> Result<Vec<Resource>, PortError> {
+    let mut found = describe::launch_templates(client, wanted.tagged()).await?;
+    if !wanted.launch_templates.is_empty() {
+        let packers = vec![filter("launch-template-name", [PACKER_LAUNCH_TEMPLATES])];
+        let packers = describe::launch_templates(client, vec![packers]).await?;
+        let is_wanted = |id: Option<&str>| id.is_some_and(|id| wanted.launch_templates.contains(id));
+        found.extend(packers.into_iter().filter(|template| is_wanted(template.launch_template_id())));
+    }
+    Ok(found.iter().filter_map(|template| resources::launch_template(region, template)).collect())
+}
+
+/// Instance profiles with the instances that use them, and roles. IAM is asked only where something names one.
+async fn of_iam(
+    client: &Client,
+    iam: &Iam,
+    region: &Region,
+    wanted: &Wanted,
+) -> Result<Vec<Resource>, PortError> {
+    let (profiles, roles) =
+        try_join!(iam.instance_profiles(&wanted.instance_profiles), iam.roles(&wanted.roles))?;
+    let used = by("iam-instance-profile.arn", &ids(&profiles, |profile| Some(profile.arn())));
+    let users = describe::instances(client, of_the_living(used)).await?;
+    let users_of = |arn: &str| {
+        let uses = |instance: &&Instance| {
+            instance.iam_instance_profile().and_then(|profile| profile.arn()) == Some(arn)
+        };
+        ids(users.iter().filter(uses), Instance::instance_id)
+    };
+    let mut found: Vec<Resource> = profiles
+        .iter()
+        .map(|profile| resources::instance_profile(region, profile, users_of(profile.arn())))
+        .collect();
+    found.extend(roles.iter().map(|(role, profiles)| resources::role(region, role, profiles)));
+    Ok(found)
+}
+
+fn of_the_living(questions: Vec<Question>) -> Vec<Question> {
+    questions.into_iter().map(|question| [question, vec![alive()]].concat()).collect()
 }
 
 fn each_once(mut found: Vec<Resource>) -> Vec<Resource> {
@@ -108,96 +170,10 @@ fn each_once(mut found: Vec<Resource>) -> Vec<Resource> {
     found
 }
 
-fn tag_filters(trace: &Trace<'_>) -> Vec<Filter> {
-    vec![
-        describe::filter(&format!("tag:{}", tag::STACK), [trace.stack]),
-        describe::filter(&format!("tag:{}", tag::BUILD_ID), [trace.build_id.to_string()]),
-    ]
-}
-
-fn ids<T>(found: &[T], id: impl Fn(&T) -> Option<&str>) -> Ids {
-    found.iter().filter_map(id).map(str::to_owned).collect()
+fn ids<'a, T: 'a>(found: impl IntoIterator<Item = &'a T>, id: impl Fn(&'a T) -> Option<&'a str>) -> Ids {
+    found.into_iter().filter_map(id).map(str::to_owned).collect()
 }
 
 fn groups_of(instance: &Instance) -> impl Iterator<Item = String> + '_ {
     instance.security_groups().iter().filter_map(|group| group.group_id()).map(str::to_owned)
-}
-
-/// What the ledger and earlier looks name, by kind, and nothing that has not the form of what it should be.
-#[derive(Debug, PartialEq, Eq)]
-struct Wanted {
-    instances: Ids,
-    volumes: Ids,
-    group_ids: Ids,
-    group_names: Ids,
-    key_pairs: Ids,
-    images: Ids,
-    snapshots: Ids,
-}
-
-impl Wanted {
-    fn of(trace: &Trace<'_>) -> Self {
-        let named = |noted: &Ids, kind, fits: &dyn Fn(&str) -> bool| -> Ids {
-            let known =
-                trace.known.iter().filter(|resource| resource.kind == kind).map(|resource| &resource.id);
-            let noted = noted.iter().filter(|name| fits(name)).cloned();
-            noted.chain(known.filter(|name| fits(name)).cloned()).collect()
-        };
-        let ledger = trace.ledger;
-        let mut key_pairs = named(&ledger.key_pairs, ResourceKind::KeyPair, &is_name);
-        // The one wildcard, and ours: a template with several sources has several key pairs.
-        key_pairs.insert(format!("{}*", key_pair_name(trace.build_id)));
-        Self {
-            instances: named(&ledger.instances, ResourceKind::Instance, &|id| is_id("i-", id)),
-            volumes: named(&ledger.volumes, ResourceKind::Volume, &|id| is_id("vol-", id)),
-            group_ids: named(&ledger.security_groups, ResourceKind::SecurityGroup, &|id| is_id("sg-", id)),
-            group_names: ledger
-                .security_groups
-                .iter()
-                .filter(|name| !is_id("sg-", name) && is_name(name))
-                .cloned()
-                .collect(),
-            key_pairs,
-            images: named(&ledger.images, ResourceKind::Image, &|id| is_id("ami-", id)),
-            snapshots: named(&ledger.snapshots, ResourceKind::Snapshot, &|id| is_id("snap-", id)),
-        }
-    }
-}
-
-fn is_id(prefix: &str, text: &str) -> bool {
-    text.strip_prefix(prefix).is_some_and(|digits| {
-        (1..=32).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    })
-}
-
-/// A name that means itself in a filter: `*`, `?` and `\` would mean more.
-fn is_name(text: &str) -> bool {
-    (1..=255).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"*?\\".contains(&byte))
-}
-
-#[cfg(test)]
-mod tests {
-    use ciab_core::ledger::Ledger;
-
-    use super::*;
-
-    #[test]
-    fn a_ledger_cannot_ask_for_everything() {
-        let ledger = Ledger {
-            instances: ["*".into(), "i-*".into(), "i-0abc".into(), "vol-0abc".into()].into(),
-            security_groups: ["packer_*".into(), "packer_1".into(), "sg-0abc".into()].into(),
-            key_pairs: ["?".into(), "packer_2".into(), String::new(), "a\\b".into()].into(),
-            ..Ledger::default()
-        };
-        let build_id = "550e8400-e29b-41d4-a716-446655440000".parse().unwrap();
-        let wanted = Wanted::of(&Trace { stack: "prod", build_id, ledger: &ledger, known: &[] });
-        assert_eq!(wanted.instances, ["i-0abc".to_owned()].into());
-        assert_eq!(wanted.group_names, ["packer_1".to_owned()].into());
-        assert_eq!(wanted.group_ids, ["sg-0abc".to_owned()].into());
-        assert_eq!(
-            wanted.key_pairs,
-            ["packer_2".to_owned(), "ciab-550e8400-e29b-41d4-a716-446655440000*".to_owned()].into()
-        );
-    }
 }

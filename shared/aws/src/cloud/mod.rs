@@ -1,10 +1,12 @@
-//! EC2, as far as builds need it, in every region.
+//! EC2 in every region, and IAM, as far as builds need them.
 //!
 //! Must never judge what is ours: it finds, tells, and deletes what it is told to delete.
 
 mod describe;
 mod find;
+mod iam;
 mod resources;
+mod wanted;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +22,8 @@ use ciab_core::ports::{Cloud, CloudImage, Deletion, PortError, Trace};
 use ciab_core::resource::{Resource, ResourceKind};
 
 use crate::failure::{Call, answered};
+use iam::Iam;
+use wanted::Wanted;
 
 const SERVICE: &str = "ec2";
 
@@ -28,13 +32,15 @@ const fn call(operation: &'static str) -> Call {
 }
 
 /// EC2's ways of saying that something does not exist, or does not any more.
-const GONE: [&str; 8] = [
+const GONE: [&str; 10] = [
     "InvalidAMIID.NotFound",
     "InvalidAMIID.Unavailable",
     "InvalidGroup.NotFound",
     "InvalidGroupId.NotFound",
     "InvalidInstanceID.NotFound",
     "InvalidKeyPair.NotFound",
+    "InvalidLaunchTemplateId.NotFound",
+    "InvalidLaunchTemplateName.NotFoundException",
     "InvalidSnapshot.NotFound",
     "InvalidVolume.NotFound",
 ];
@@ -43,17 +49,18 @@ const GONE: [&str; 8] = [
 const IN_USE: [&str; 5] =
     ["DependencyViolation", "InvalidGroup.InUse", "InvalidSnapshot.InUse", "VolumeInUse", "IncorrectState"];
 
-/// EC2 in any region, with one client for each.
+/// EC2 in any region, with one client for each, and IAM.
 #[derive(Debug)]
 pub struct Ec2Cloud {
     config: SdkConfig,
+    iam: Iam,
     clients: Mutex<HashMap<Region, Client>>,
 }
 
 impl Ec2Cloud {
-    /// EC2, asked with this configuration's credentials; its region does not matter.
+    /// EC2 and IAM, asked with this configuration's credentials; its region does not matter.
     pub fn new(config: &SdkConfig) -> Self {
-        Self { config: config.clone(), clients: Mutex::default() }
+        Self { config: config.clone(), iam: Iam::new(config), clients: Mutex::default() }
     }
 
     fn client(&self, region: &Region) -> Client {
@@ -99,12 +106,26 @@ async fn terminate(client: &Client, id: &str) -> Result<Deletion, PortError> {
 
 #[async_trait]
 impl Cloud for Ec2Cloud {
-    async fn find(&self, region: &Region, trace: &Trace<'_>) -> Result<Vec<Resource>, PortError> {
-        find::find(&self.client(region), trace).await
+    async fn find(&self, region: &Region, traces: &[Trace<'_>]) -> Result<Vec<Resource>, PortError> {
+        if traces.is_empty() {
+            return Ok(Vec::new());
+        }
+        find::find(&self.client(region), &self.iam, region, &Wanted::of(traces)).await
     }
 
-    async fn delete(&self, region: &Region, resource: &Resource) -> Result<Deletion, PortError> {
-        let client = self.client(region);
+    async fn find_copies(&self, region: &Region, traces: &[Trace<'_>]) -> Result<Vec<Resource>, PortError> {
+        if traces.is_empty() {
+            return Ok(Vec::new());
+        }
+        find::find_copies(&self.client(region), region, &Wanted::of(traces)).await
+    }
+
+    async fn instances(&self, region: &Region, stack: &str) -> Result<Vec<Resource>, PortError> {
+        find::instances(&self.client(region), region, stack).await
+    }
+
+    async fn delete(&self, resource: &Resource) -> Result<Deletion, PortError> {
+        let client = self.client(&resource.region);
         let id = resource.id.as_str();
         match resource.kind {
             ResourceKind::Instance => terminate(&client, id).await,
@@ -123,12 +144,18 @@ impl Cloud for Ec2Cloud {
             ResourceKind::Snapshot => {
                 deletion("DeleteSnapshot", client.delete_snapshot().snapshot_id(id).send().await)
             }
+            ResourceKind::LaunchTemplate => {
+                let deleted = client.delete_launch_template().launch_template_id(id).send().await;
+                deletion("DeleteLaunchTemplate", deleted)
+            }
+            ResourceKind::InstanceProfile => self.iam.delete_instance_profile(id).await,
+            ResourceKind::Role => self.iam.delete_role(id).await,
         }
     }
 
     async fn images(&self, region: &Region, ids: &[ImageId]) -> Result<Vec<CloudImage>, PortError> {
         let ids = ids.iter().map(ToString::to_string).collect();
-        let images = describe::images_by(&self.client(region), "image-id", ids).await?;
+        let images = describe::images(&self.client(region), describe::by("image-id", &ids)).await?;
         Ok(images.iter().filter_map(resources::cloud_image).collect())
     }
 

@@ -1,13 +1,15 @@
-//! From EC2's descriptions to the domain's resources. Pure.
+//! From EC2's and IAM's descriptions to the domain's resources. Pure.
 //!
-//! A parent is noted only where EC2 itself says so: a description that a person wrote proves nothing.
+//! A parent is noted only where the service itself says so: a description that a person wrote proves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::{
-    Image, ImageState, Instance, InstanceStateName, KeyPairInfo, SecurityGroup, Snapshot, Tag, Volume,
-    VolumeState,
+    Image, ImageState, Instance, InstanceStateName, KeyPairInfo, LaunchTemplate, SecurityGroup, Snapshot,
+    Tag, Volume, VolumeState,
 };
+use aws_sdk_iam::types::{InstanceProfile, Role};
+use ciab_core::ids::Region;
 use ciab_core::ports::CloudImage;
 use ciab_core::resource::{Resource, ResourceKind};
 use jiff::Timestamp;
@@ -20,30 +22,28 @@ fn tags(tags: &[Tag]) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn bare(kind: ResourceKind, id: &str, tagged: &[Tag]) -> Resource {
-    Resource {
-        kind,
-        id: id.to_owned(),
-        going: false,
-        tags: tags(tagged),
-        name: String::new(),
-        description: String::new(),
-        created_at: None,
-        parents: BTreeSet::new(),
-        snapshots: BTreeSet::new(),
-    }
+fn bare(kind: ResourceKind, region: &Region, id: &str, tagged: &[Tag]) -> Resource {
+    Resource { tags: tags(tagged), ..Resource::bare(kind, region.clone(), id) }
 }
 
-pub(super) fn instance(instance: &Instance) -> Option<Resource> {
-    let state = instance.state().and_then(|state| state.name());
+pub(super) fn is_terminated(instance: &Instance) -> bool {
+    state_of(instance) == Some(&InstanceStateName::Terminated)
+}
+
+fn state_of(instance: &Instance) -> Option<&InstanceStateName> {
+    instance.state().and_then(|state| state.name())
+}
+
+pub(super) fn instance(region: &Region, instance: &Instance) -> Option<Resource> {
     Some(Resource {
-        going: state == Some(&InstanceStateName::ShuttingDown),
+        going: state_of(instance) == Some(&InstanceStateName::ShuttingDown),
+        gone: is_terminated(instance),
         created_at: instance.launch_time().and_then(timestamp),
-        ..bare(ResourceKind::Instance, instance.instance_id()?, instance.tags())
+        ..bare(ResourceKind::Instance, region, instance.instance_id()?, instance.tags())
     })
 }
 
-pub(super) fn volume(volume: &Volume) -> Option<Resource> {
+pub(super) fn volume(region: &Region, volume: &Volume) -> Option<Resource> {
     if volume.state() == Some(&VolumeState::Deleted) {
         return None;
     }
@@ -55,28 +55,32 @@ pub(super) fn volume(volume: &Volume) -> Option<Resource> {
             .iter()
             .filter_map(|attachment| attachment.instance_id().map(str::to_owned))
             .collect(),
-        ..bare(ResourceKind::Volume, volume.volume_id()?, volume.tags())
+        ..bare(ResourceKind::Volume, region, volume.volume_id()?, volume.tags())
     })
 }
 
 /// `users` are the instances that use the group.
-pub(super) fn security_group(group: &SecurityGroup, users: BTreeSet<String>) -> Option<Resource> {
+pub(super) fn security_group(
+    region: &Region,
+    group: &SecurityGroup,
+    users: BTreeSet<String>,
+) -> Option<Resource> {
     Some(Resource {
         name: group.group_name().unwrap_or_default().to_owned(),
         description: group.description().unwrap_or_default().to_owned(),
         parents: users,
-        ..bare(ResourceKind::SecurityGroup, group.group_id()?, group.tags())
+        ..bare(ResourceKind::SecurityGroup, region, group.group_id()?, group.tags())
     })
 }
 
-pub(super) fn key_pair(pair: &KeyPairInfo) -> Option<Resource> {
+pub(super) fn key_pair(region: &Region, pair: &KeyPairInfo) -> Option<Resource> {
     Some(Resource {
         created_at: pair.create_time().and_then(timestamp),
-        ..bare(ResourceKind::KeyPair, pair.key_name()?, pair.tags())
+        ..bare(ResourceKind::KeyPair, region, pair.key_name()?, pair.tags())
     })
 }
 
-pub(super) fn image(image: &Image) -> Option<Resource> {
+pub(super) fn image(region: &Region, image: &Image) -> Option<Resource> {
     if image.state() == Some(&ImageState::Deregistered) {
         return None;
     }
@@ -86,18 +90,61 @@ pub(super) fn image(image: &Image) -> Option<Resource> {
         created_at: image.creation_date().and_then(|date| date.parse::<Timestamp>().ok()),
         parents: image.source_instance_id().map(str::to_owned).into_iter().collect(),
         snapshots: image_snapshots(image).collect(),
-        ..bare(ResourceKind::Image, image.image_id()?, image.tags())
+        copied_from: copied_from(image).map(str::to_owned),
+        available: image.state() == Some(&ImageState::Available),
+        ..bare(ResourceKind::Image, region, image.image_id()?, image.tags())
     })
 }
 
-pub(super) fn snapshot(snapshot: &Snapshot) -> Option<Resource> {
+pub(super) fn snapshot(region: &Region, snapshot: &Snapshot) -> Option<Resource> {
     let description = snapshot.description().unwrap_or_default();
     Some(Resource {
         description: description.to_owned(),
         created_at: snapshot.start_time().and_then(timestamp),
         parents: snapshot_parents(description),
-        ..bare(ResourceKind::Snapshot, snapshot.snapshot_id()?, snapshot.tags())
+        copied_from: copy(description).map(|(_, original)| original.to_owned()),
+        ..bare(ResourceKind::Snapshot, region, snapshot.snapshot_id()?, snapshot.tags())
     })
+}
+
+pub(super) fn launch_template(region: &Region, template: &LaunchTemplate) -> Option<Resource> {
+    Some(Resource {
+        name: template.launch_template_name().unwrap_or_default().to_owned(),
+        created_at: template.create_time().and_then(timestamp),
+        ..bare(ResourceKind::LaunchTemplate, region, template.launch_template_id()?, template.tags())
+    })
+}
+
+/// `users` are the instances that use the profile.
+pub(super) fn instance_profile(
+    region: &Region,
+    profile: &InstanceProfile,
+    users: BTreeSet<String>,
+) -> Resource {
+    Resource {
+        name: profile.instance_profile_name().to_owned(),
+        created_at: timestamp(profile.create_date()),
+        parents: users,
+        tags: iam_tags(profile.tags()),
+        ..Resource::bare(ResourceKind::InstanceProfile, region.clone(), profile.instance_profile_name())
+    }
+}
+
+/// `profiles` are the names of those that hold the role. Packer gives a role and its profile one name: that pair is no
+/// foreigner's.
+pub(super) fn role(region: &Region, role: &Role, profiles: &BTreeSet<String>) -> Resource {
+    Resource {
+        name: role.role_name().to_owned(),
+        description: role.description().unwrap_or_default().to_owned(),
+        created_at: timestamp(role.create_date()),
+        parents: profiles.iter().filter(|profile| *profile != role.role_name()).cloned().collect(),
+        tags: iam_tags(role.tags()),
+        ..Resource::bare(ResourceKind::Role, region.clone(), role.role_name())
+    }
+}
+
+fn iam_tags(tags: &[aws_sdk_iam::types::Tag]) -> BTreeMap<String, String> {
+    tags.iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()
 }
 
 /// None for an image that is gone, or whose id is none.
@@ -115,7 +162,13 @@ pub(super) fn cloud_image(image: &Image) -> Option<CloudImage> {
     })
 }
 
-fn image_snapshots(image: &Image) -> impl Iterator<Item = String> + '_ {
+/// EC2 tells of an image made from an instance which AMI that instance was launched from. That is no copy.
+fn copied_from(image: &Image) -> Option<&str> {
+    let made_from_instance = image.source_instance_id().is_some_and(|id| !id.is_empty());
+    image.source_image_id().filter(|id| !made_from_instance && !id.is_empty())
+}
+
+pub(super) fn image_snapshots(image: &Image) -> impl Iterator<Item = String> + '_ {
     image
         .block_device_mappings()
         .iter()
@@ -136,12 +189,15 @@ fn snapshot_parents(description: &str) -> BTreeSet<String> {
         let instance = instance.starts_with("i-").then(|| instance.to_owned());
         return instance.into_iter().chain(image).collect();
     }
-    description
-        .strip_prefix("Copied for DestinationAmi ")
-        .and_then(|rest| rest.split(' ').next())
-        .and_then(made_for)
-        .into_iter()
-        .collect()
+    copy(description).map(|(image, _)| image.to_owned()).into_iter().collect()
+}
+
+/// The AMI that EC2 copied a snapshot for, and the AMI that it was copied from.
+fn copy(description: &str) -> Option<(&str, &str)> {
+    let (image, rest) =
+        description.strip_prefix("Copied for DestinationAmi ")?.split_once(" from SourceAmi ")?;
+    let original = rest.split([' ', '.']).next()?;
+    (image.starts_with("ami-") && original.starts_with("ami-")).then_some((image, original))
 }
 
 #[cfg(test)]
