@@ -13,18 +13,12 @@ use crate::packer_output::{Event, Ui};
 /// More of one kind than any build makes: beyond it, somebody prints ids to fill our memory.
 const MOST_OF_A_KIND: usize = 200;
 
-/// The ledger as it is stored: the domain's kinds, and those that only people look for so far.
+/// What Packer has named so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct NamedResources {
-    /// What the domain looks for.
-    #[serde(flatten)]
+    /// In the domain's form.
     pub ledger: Ledger,
-    /// Ids (`lt-…`) of launch templates for spot instances.
-    pub launch_templates: BTreeSet<String>,
-    /// Names of temporary IAM instance profiles.
-    pub instance_profiles: BTreeSet<String>,
-    /// Names of temporary IAM roles.
-    pub roles: BTreeSet<String>,
 }
 
 impl NamedResources {
@@ -53,10 +47,10 @@ impl NamedResources {
             return add_name(&mut ledger.security_groups, name);
         }
         if let Some(name) = said.strip_prefix("Creating temporary instance profile for this instance: ") {
-            return add_name(&mut self.instance_profiles, name);
+            return add_name(&mut ledger.instance_profiles, name);
         }
         if let Some(name) = said.strip_prefix("Creating temporary role for this instance: ") {
-            return add_name(&mut self.roles, name);
+            return add_name(&mut ledger.roles, name);
         }
         if let Some(id) = said.strip_prefix("Instance ID: ") {
             return add_id(&mut ledger.instances, "i-", id);
@@ -73,7 +67,7 @@ impl NamedResources {
             return add_id(&mut ledger.images, "ami-", id);
         }
         if let Some(id) = said.strip_prefix("Created Spot Fleet launch template: ") {
-            return add_id(&mut self.launch_templates, "lt-", id);
+            return add_id(&mut ledger.launch_templates, "lt-", id);
         }
         if let Some(id) = said.strip_prefix("Creating snapshot of EBS Volume ") {
             return add_id(&mut ledger.volumes, "vol-", id.trim_end_matches('.'));
@@ -158,9 +152,9 @@ mod tests {
             "1,,ui,error,==> amazon-ebs.x: Error cleaning up security group. Please delete the group manually: err: x; security group ID: sg-0123456789abcdef0",
         ]);
         assert_eq!(named.ledger.instances, set(&["i-0123456789abcdef0"]));
-        assert_eq!(named.launch_templates, set(&["lt-0123456789abcdef0"]));
-        assert_eq!(named.instance_profiles, set(&["packer-1"]));
-        assert_eq!(named.roles, set(&["packer-1"]));
+        assert_eq!(named.ledger.launch_templates, set(&["lt-0123456789abcdef0"]));
+        assert_eq!(named.ledger.instance_profiles, set(&["packer-1"]));
+        assert_eq!(named.ledger.roles, set(&["packer-1"]));
         assert_eq!(named.ledger.volumes, set(&["vol-0123456789abcdef0"]));
         assert_eq!(named.ledger.security_groups, set(&["sg-0123456789abcdef0"]));
     }

@@ -6,7 +6,7 @@ mod world;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ciab_core::build::Stage;
+use ciab_core::build::{FailureKind, Stage};
 use ciab_core::ledger::Ledger;
 use ciab_runner::report::Reported;
 use ciab_runner::stop::StopReason;
@@ -177,7 +177,7 @@ async fn at_the_deadline_the_time_out_is_reported_in_the_documented_words() {
     let (name, failure) = world.failure();
     assert_eq!(name, "BuildTimedOut");
     assert_eq!(failure.message, "Packer build timed out after 1800 seconds");
-    assert!(failure.timed_out);
+    assert_eq!(failure.kind, FailureKind::TimedOut);
 }
 
 #[tokio::test]
