@@ -3,7 +3,7 @@
 //! What may be in an archive at all is `ciab_template`'s to judge; here only these two parts are let onto the disk, and
 //! nobody but the runner's user may read the variables.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -59,9 +59,18 @@ pub fn unpack(bundle: &[u8], folder: &Path) -> Result<(), BundleError> {
     Ok(())
 }
 
+/// Whether a template may have post-processors: one of its files holds the word, or cannot be read.
+pub fn may_have_post_processors(template: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(template) else { return true };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.is_file() && path.extension().is_some_and(|kind| kind == "hcl" || kind == "json"))
+        .any(|path| fs::read_to_string(path).map_or(true, |text| text.contains("post-processor")))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use ciab_template::{ArchivedFile, Bundle};

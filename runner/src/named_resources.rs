@@ -6,84 +6,76 @@
 use std::collections::BTreeSet;
 
 use ciab_core::ledger::Ledger;
-use serde::Serialize;
 
 use crate::packer_output::{Event, Ui};
 
 /// More of one kind than any build makes: beyond it, somebody prints ids to fill our memory.
 const MOST_OF_A_KIND: usize = 200;
 
-/// What Packer has named so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct NamedResources {
-    /// In the domain's form.
-    pub ledger: Ledger,
+/// Notes what an event names. Tells whether that was new.
+pub fn note(ledger: &mut Ledger, event: &Event) -> bool {
+    match event {
+        Event::Ui(ui) => note_ui(ledger, ui),
+        Event::ArtifactId { images, .. } => images
+            .iter()
+            .fold(false, |new, image| add_id(&mut ledger.images, "ami-", image.image_id.as_str()) | new),
+        Event::BuildError { .. }
+        | Event::ErrorCount(_)
+        | Event::Version(_)
+        | Event::Other
+        | Event::Unstructured(_) => false,
+    }
 }
 
-impl NamedResources {
-    /// Takes note of what an event names. Tells whether that was new.
-    pub fn note(&mut self, event: &Event) -> bool {
-        match event {
-            Event::Ui(ui) => self.note_ui(ui),
-            Event::ArtifactId { images, .. } => images
-                .iter()
-                .fold(false, |new, image| add_id(&mut self.ledger.images, "ami-", &image.image_id) | new),
-            Event::BuildError { .. }
-            | Event::ErrorCount(_)
-            | Event::Version(_)
-            | Event::Other
-            | Event::Unstructured(_) => false,
-        }
+fn note_ui(ledger: &mut Ledger, ui: &Ui) -> bool {
+    let said = ui.said();
+    if let Some(name) = said.strip_prefix("Creating temporary keypair: ") {
+        return add_name(&mut ledger.key_pairs, name);
     }
-
-    fn note_ui(&mut self, ui: &Ui) -> bool {
-        let said = ui.said();
-        let ledger = &mut self.ledger;
-        if let Some(name) = said.strip_prefix("Creating temporary keypair: ") {
-            return add_name(&mut ledger.key_pairs, name);
-        }
-        if let Some(name) = said.strip_prefix("Creating temporary security group for this instance: ") {
-            return add_name(&mut ledger.security_groups, name);
-        }
-        if let Some(name) = said.strip_prefix("Creating temporary instance profile for this instance: ") {
-            return add_name(&mut ledger.instance_profiles, name);
-        }
-        if let Some(name) = said.strip_prefix("Creating temporary role for this instance: ") {
-            return add_name(&mut ledger.roles, name);
-        }
-        if let Some(id) = said.strip_prefix("Instance ID: ") {
-            return add_id(&mut ledger.instances, "i-", id);
-        }
-        if let Some(id) = between(said, "Waiting for instance (", ")") {
-            return add_id(&mut ledger.instances, "i-", id);
-        }
-        if let Some((_, id)) =
-            said.strip_prefix("Creating AMI ").and_then(|rest| rest.rsplit_once(" from instance "))
-        {
-            return add_id(&mut ledger.instances, "i-", id);
-        }
-        if let Some(id) = said.strip_prefix("AMI: ") {
-            return add_id(&mut ledger.images, "ami-", id);
-        }
-        if let Some(id) = said.strip_prefix("Created Spot Fleet launch template: ") {
-            return add_id(&mut ledger.launch_templates, "lt-", id);
-        }
-        if let Some(id) = said.strip_prefix("Creating snapshot of EBS Volume ") {
-            return add_id(&mut ledger.volumes, "vol-", id.trim_end_matches('.'));
-        }
-        if let Some(id) = said.strip_prefix("Volume ID: ") {
-            return add_id(&mut ledger.volumes, "vol-", id);
-        }
-        if let Some(id) = said.strip_prefix("Snapshot ID: ") {
-            return add_id(&mut ledger.snapshots, "snap-", id);
-        }
-        // What Packer says when it could not take its group away.
-        if let Some((_, id)) = said.rsplit_once("security group ID: ") {
-            return add_id(&mut ledger.security_groups, "sg-", id);
-        }
-        false
+    if let Some(name) = said.strip_prefix("Creating temporary security group for this instance: ") {
+        return add_name(&mut ledger.security_groups, name);
     }
+    if let Some(name) = said.strip_prefix("Creating temporary instance profile for this instance: ") {
+        return add_name(&mut ledger.instance_profiles, name);
+    }
+    if let Some(name) = said.strip_prefix("Creating temporary role for this instance: ") {
+        return add_name(&mut ledger.roles, name);
+    }
+    if let Some(id) = said.strip_prefix("Instance ID: ") {
+        return add_id(&mut ledger.instances, "i-", id);
+    }
+    if let Some(id) = between(said, "Waiting for instance (", ")") {
+        return add_id(&mut ledger.instances, "i-", id);
+    }
+    if let Some((_, id)) =
+        said.strip_prefix("Creating AMI ").and_then(|rest| rest.rsplit_once(" from instance "))
+    {
+        return add_id(&mut ledger.instances, "i-", id);
+    }
+    if let Some(id) = said.strip_prefix("AMI: ") {
+        return add_id(&mut ledger.images, "ami-", id);
+    }
+    if let Some(id) = said.strip_prefix("Created Spot Fleet launch template: ") {
+        return add_id(&mut ledger.launch_templates, "lt-", id);
+    }
+    if let Some(id) = said.strip_prefix("Creating snapshot of EBS Volume ") {
+        return add_id(&mut ledger.volumes, "vol-", id.trim_end_matches('.'));
+    }
+    if let Some(id) = said.strip_prefix("Volume ID: ") {
+        return add_id(&mut ledger.volumes, "vol-", id);
+    }
+    if let Some(id) = said.strip_prefix("Snapshot ID: ").or_else(|| said.strip_prefix("Tagging snapshot: ")) {
+        return add_id(&mut ledger.snapshots, "snap-", id);
+    }
+    // The first that is heard of a copy's id.
+    if let Some(id) = between(said, "Adding tags to AMI (", ")") {
+        return add_id(&mut ledger.images, "ami-", id);
+    }
+    // What Packer says when it could not take its group away.
+    if let Some((_, id)) = said.rsplit_once("security group ID: ") {
+        return add_id(&mut ledger.security_groups, "sg-", id);
+    }
+    false
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
@@ -111,12 +103,12 @@ mod tests {
     use super::*;
     use crate::packer_output::decode;
 
-    fn ledger_of(lines: &[&str]) -> NamedResources {
-        let mut named = NamedResources::default();
+    fn ledger_of(lines: &[&str]) -> Ledger {
+        let mut ledger = Ledger::default();
         for line in lines {
-            named.note(&decode(line));
+            note(&mut ledger, &decode(line));
         }
-        named
+        ledger
     }
 
     fn set(names: &[&str]) -> BTreeSet<String> {
@@ -133,12 +125,18 @@ mod tests {
             "1,,ui,message,    amazon-ebs.x: Instance ID: i-7dcd771ee65adaf97",
             "1,,ui,say,==> amazon-ebs.x: Creating AMI a b from instance i-7dcd771ee65adaf97",
             "1,,ui,message,    amazon-ebs.x: AMI: ami-36aade65c918a2930",
+            "1,,ui,say,==> amazon-ebs.x: Adding tags to AMI (ami-4a13358aaf0c20c7c)...",
+            "1,,ui,say,==> amazon-ebs.x: Tagging snapshot: snap-d9eb891c163dc15fb",
             "1,amazon-ebs.x,artifact,0,id,us-east-1:ami-36aade65c918a2930%!(PACKER_COMMA)us-west-2:ami-5784c36a81e39fc70",
         ]);
-        assert_eq!(named.ledger.key_pairs, set(&["packer_6b044afb-b6d9-8446-2bce-7c5b02a8fb30"]));
-        assert_eq!(named.ledger.security_groups, set(&["packer_6b044afb-84bd"]));
-        assert_eq!(named.ledger.instances, set(&["i-7dcd771ee65adaf97"]));
-        assert_eq!(named.ledger.images, set(&["ami-36aade65c918a2930", "ami-5784c36a81e39fc70"]));
+        assert_eq!(named.key_pairs, set(&["packer_6b044afb-b6d9-8446-2bce-7c5b02a8fb30"]));
+        assert_eq!(named.security_groups, set(&["packer_6b044afb-84bd"]));
+        assert_eq!(named.instances, set(&["i-7dcd771ee65adaf97"]));
+        assert_eq!(
+            named.images,
+            set(&["ami-36aade65c918a2930", "ami-4a13358aaf0c20c7c", "ami-5784c36a81e39fc70"])
+        );
+        assert_eq!(named.snapshots, set(&["snap-d9eb891c163dc15fb"]));
     }
 
     #[test]
@@ -151,18 +149,18 @@ mod tests {
             "1,,ui,say,==> amazon-ebssurrogate.x: Creating snapshot of EBS Volume vol-0123456789abcdef0...",
             "1,,ui,error,==> amazon-ebs.x: Error cleaning up security group. Please delete the group manually: err: x; security group ID: sg-0123456789abcdef0",
         ]);
-        assert_eq!(named.ledger.instances, set(&["i-0123456789abcdef0"]));
-        assert_eq!(named.ledger.launch_templates, set(&["lt-0123456789abcdef0"]));
-        assert_eq!(named.ledger.instance_profiles, set(&["packer-1"]));
-        assert_eq!(named.ledger.roles, set(&["packer-1"]));
-        assert_eq!(named.ledger.volumes, set(&["vol-0123456789abcdef0"]));
-        assert_eq!(named.ledger.security_groups, set(&["sg-0123456789abcdef0"]));
+        assert_eq!(named.instances, set(&["i-0123456789abcdef0"]));
+        assert_eq!(named.launch_templates, set(&["lt-0123456789abcdef0"]));
+        assert_eq!(named.instance_profiles, set(&["packer-1"]));
+        assert_eq!(named.roles, set(&["packer-1"]));
+        assert_eq!(named.volumes, set(&["vol-0123456789abcdef0"]));
+        assert_eq!(named.security_groups, set(&["sg-0123456789abcdef0"]));
     }
 
     #[test]
     fn the_source_image_is_not_the_builds_own() {
         let named = ledger_of(&["1,,ui,message,    amazon-ebs.x: Found Image ID: ami-03cf127a"]);
-        assert_eq!(named, NamedResources::default());
+        assert_eq!(named, Ledger::default());
     }
 
     #[test]
@@ -172,31 +170,23 @@ mod tests {
             "1,,ui,message,    amazon-ebs.x: Instance ID: none",
             "1,,ui,say,==> amazon-ebs.x: Creating temporary keypair: ",
         ]);
-        assert_eq!(named, NamedResources::default());
+        assert_eq!(named, Ledger::default());
     }
 
     #[test]
     fn a_flood_of_ids_is_bounded() {
-        let mut named = NamedResources::default();
+        let mut named = Ledger::default();
         for n in 0..10_000_u64 {
-            named.note(&decode(&format!("1,,ui,message,    x.y: Instance ID: i-{n:017x}")));
+            note(&mut named, &decode(&format!("1,,ui,message,    x.y: Instance ID: i-{n:017x}")));
         }
-        assert_eq!(named.ledger.instances.len(), MOST_OF_A_KIND);
+        assert_eq!(named.instances.len(), MOST_OF_A_KIND);
     }
 
     #[test]
     fn only_news_is_news() {
-        let mut named = NamedResources::default();
+        let mut named = Ledger::default();
         let event = decode("1,,ui,message,    x.y: Instance ID: i-0123456789abcdef0");
-        assert!(named.note(&event));
-        assert!(!named.note(&event));
-    }
-
-    #[test]
-    fn it_is_stored_in_the_domains_form() {
-        let named = ledger_of(&["1,,ui,message,    x.y: Instance ID: i-0123456789abcdef0"]);
-        let stored = serde_json::to_vec(&named).unwrap();
-        let read: Ledger = serde_json::from_slice(&stored).unwrap();
-        assert_eq!(read, named.ledger);
+        assert!(note(&mut named, &event));
+        assert!(!note(&mut named, &event));
     }
 }

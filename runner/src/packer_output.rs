@@ -5,6 +5,8 @@
 //!
 //! Must never fail or panic: what it cannot read is an event too. Must never judge what an event means for the build.
 
+use ciab_core::build::Artifact;
+
 /// One line of Packer's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -15,7 +17,7 @@ pub enum Event {
         /// The build, such as `amazon-ebs.ubuntu`.
         build: String,
         /// The AMIs in it; empty where it is no AMI.
-        images: Vec<BuiltImage>,
+        images: Vec<Artifact>,
     },
     /// Why a build failed.
     BuildError {
@@ -41,6 +43,8 @@ pub struct Ui {
     pub kind: UiKind,
     /// The build that it speaks of, where it names one.
     pub build: Option<String>,
+    /// The type of the post-processor that speaks, where it is one.
+    pub post_processor: Option<String>,
     /// The whole text, as Packer shows it; may have several lines.
     pub text: String,
 }
@@ -49,13 +53,25 @@ impl Ui {
     /// The text's first line without Packer's `==> name:` in front.
     pub fn said(&self) -> &str {
         let line = self.text.trim_start_matches('\n').lines().next().unwrap_or_default();
-        split_build(line).map_or(line.trim(), |(_, said)| said)
+        split_build(line).map_or(line.trim(), |(_, _, said)| said)
+    }
+
+    /// The build that has ended with this line, and whether well. Packer itself says so, and puts no name in front.
+    pub fn ended(&self) -> Option<(&str, bool)> {
+        let (name, how) = self.text.strip_prefix("Build '")?.split_once("' ")?;
+        match self.kind {
+            UiKind::Say if how.starts_with("finished after ") => Some((name, true)),
+            UiKind::Error if how.starts_with("errored after ") || how.starts_with("errored: ") => {
+                Some((name, false))
+            }
+            UiKind::Say | UiKind::Message | UiKind::Error => None,
+        }
     }
 
     /// The whole text with `==> name:` taken off each line.
     pub fn text_without_build(&self) -> String {
         let lines: Vec<&str> =
-            self.text.lines().map(|line| split_build(line).map_or(line, |(_, said)| said)).collect();
+            self.text.lines().map(|line| split_build(line).map_or(line, |(_, _, said)| said)).collect();
         lines.join("\n")
     }
 }
@@ -69,15 +85,6 @@ pub enum UiKind {
     Message,
     /// Errors, and what provisioners print to stderr.
     Error,
-}
-
-/// An AMI with the region that it lies in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct BuiltImage {
-    /// The region.
-    pub region: String,
-    /// The AMI's id.
-    pub image_id: String,
 }
 
 /// Reads one line, given without its line end.
@@ -101,7 +108,8 @@ pub fn decode(line: &str) -> Event {
                 _ => return Event::Other,
             };
             let text = unescape(&text.join(","));
-            Event::Ui(Ui { kind, build: build_of(&text), text })
+            let (build, post_processor) = speaker(&text);
+            Event::Ui(Ui { kind, build, post_processor, text })
         }
         ("artifact", [_, "id", id @ ..]) => {
             Event::ArtifactId { build: target.to_owned(), images: images(&unescape(&id.join(","))) }
@@ -122,28 +130,33 @@ fn unescape(data: &str) -> String {
 }
 
 /// The AMIs of an artifact id: `us-east-1:ami-1,us-west-2:ami-2`.
-fn images(id: &str) -> Vec<BuiltImage> {
+fn images(id: &str) -> Vec<Artifact> {
     id.split(',')
         .filter_map(|part| {
             let (region, image_id) = part.trim().split_once(':')?;
-            (image_id.starts_with("ami-") && !region.is_empty())
-                .then(|| BuiltImage { region: region.to_owned(), image_id: image_id.to_owned() })
+            Some(Artifact { region: region.parse().ok()?, image_id: image_id.parse().ok()? })
         })
         .collect()
 }
 
-fn build_of(text: &str) -> Option<String> {
-    let line = text.trim_start_matches('\n').lines().next()?;
-    split_build(line).map(|(build, _)| build.to_owned())
+/// The build and, where it is one, the post-processor that a text begins with.
+fn speaker(text: &str) -> (Option<String>, Option<String>) {
+    let line = text.trim_start_matches('\n').lines().next().unwrap_or_default();
+    match split_build(line) {
+        Some((build, post_processor, _)) => (Some(build.to_owned()), post_processor.map(str::to_owned)),
+        None => (None, None),
+    }
 }
 
 /// Splits `==> amazon-ebs.x: text` or `    amazon-ebs.x (shell-local): text`.
-fn split_build(line: &str) -> Option<(&str, &str)> {
+fn split_build(line: &str) -> Option<(&str, Option<&str>, &str)> {
     let rest = ["==> ", "--> ", "    "].iter().find_map(|mark| line.strip_prefix(mark))?;
     let (name, said) = rest.split_once(": ").or_else(|| rest.strip_suffix(':').map(|name| (name, "")))?;
-    // A post-processor or provisioner may add its type: `amazon-ebs.x (shell-local)`.
-    let name = name.split_once(" (").map_or(name, |(name, _)| name);
-    (!name.is_empty() && !name.contains(char::is_whitespace)).then_some((name, said))
+    let (name, post_processor) = match name.split_once(" (") {
+        Some((name, kind)) => (name, Some(kind.trim_end_matches(')'))),
+        None => (name, None),
+    };
+    (!name.is_empty() && !name.contains(char::is_whitespace)).then_some((name, post_processor, said))
 }
 
 #[cfg(test)]
@@ -157,8 +170,8 @@ mod tests {
         }
     }
 
-    fn image(region: &str, id: &str) -> BuiltImage {
-        BuiltImage { region: region.into(), image_id: id.into() }
+    fn image(region: &str, id: &str) -> Artifact {
+        Artifact { region: region.parse().unwrap(), image_id: id.parse().unwrap() }
     }
 
     #[test]
@@ -173,6 +186,7 @@ mod tests {
     fn a_post_processors_output_belongs_to_its_build() {
         let ui = ui("1795443452,,ui,message,    amazon-ebs.x (shell-local): hello%!(PACKER_COMMA) world");
         assert_eq!(ui.build.as_deref(), Some("amazon-ebs.x"));
+        assert_eq!(ui.post_processor.as_deref(), Some("shell-local"));
         assert_eq!(ui.said(), "hello, world");
     }
 

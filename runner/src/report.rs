@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ciab_core::build::Artifact;
 use ciab_core::ports::{PortError, TaskState, TaskTokens};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::failure::BuildFailure;
-use crate::packer_output::BuiltImage;
 use crate::stop::{StopReason, StopSwitch};
 
 /// How often the state machine hears of us.
@@ -59,7 +59,7 @@ pub async fn send_heartbeats(tasks: Arc<dyn TaskTokens>, token: String, switch: 
 pub async fn report(
     tasks: &dyn TaskTokens,
     token: &str,
-    result: &Result<Vec<BuiltImage>, BuildFailure>,
+    result: &Result<Vec<Artifact>, BuildFailure>,
 ) -> Reported {
     let until = Instant::now() + LONGEST_REPORT;
     let mut pause = Duration::from_millis(200);

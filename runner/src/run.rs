@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ciab_core::build::Failure;
+use ciab_core::build::Artifact;
+use ciab_core::life;
 use ciab_core::ports::{ObjectStore, PortError, TaskTokens};
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::bundle;
@@ -20,15 +20,17 @@ use crate::configuration::Configuration;
 use crate::failure::{BuildFailure, FailureName};
 use crate::ledger::LedgerWriter;
 use crate::log::{Log, Stream, Writer};
+use crate::manifest::{self, Document, Seconds};
 use crate::packer::{Packer, PackerError, Run};
-use crate::packer_output::BuiltImage;
 use crate::redaction::Redaction;
 use crate::report::{Reported, report, send_heartbeats};
 use crate::sensitive_variables;
 use crate::stop::{StopReason, StopSwitch};
 
-/// How long the last things are tried to be stored before the report goes out all the same.
+/// How long log and ledger are tried to be stored before the report goes out all the same.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+/// How long the manifest is, while the state machine waits: it is all that is left where the report is lost.
+const LAST_MANIFEST: Duration = Duration::from_secs(120);
 /// How long the bundle is tried to be fetched.
 const FETCH: Duration = Duration::from_secs(60);
 /// Shorter AWS keys are made up for a machine without AWS, and may be words that logs are full of.
@@ -43,25 +45,13 @@ pub struct Ports {
     pub tasks: Arc<dyn TaskTokens>,
 }
 
-/// `builds/<id>/manifest.json`: what the build was made with and what it made.
-#[derive(Debug, Default, Serialize)]
-struct Manifest {
-    build_id: String,
-    outcome: &'static str,
+/// What is known of a build beside its result.
+#[derive(Debug, Default)]
+struct Findings {
     packer_version: Option<String>,
-    artifacts: Vec<BuiltImage>,
-    /// As in the report; here too for whoever gets to clean up without one.
-    failure: Option<Failure>,
+    /// AMIs that Packer named, of a build that failed in part too.
+    images: Vec<Artifact>,
     seconds: Seconds,
-}
-
-/// How long each part took.
-#[derive(Debug, Default, Serialize)]
-struct Seconds {
-    fetch: Option<f64>,
-    init: Option<f64>,
-    validate: Option<f64>,
-    build: Option<f64>,
 }
 
 /// Runs the build and reports how it ended. `host_environment` is the runner's own environment.
@@ -79,30 +69,34 @@ pub async fn run(
         tokio::spawn(send_heartbeats(ports.tasks.clone(), configuration.task_token.clone(), switch.clone()));
     let deadline = tokio::spawn(stop_at(configuration.deadline, switch.clone()));
 
-    let mut manifest = Manifest { build_id: build_id.to_string(), ..Manifest::default() };
+    let mut findings = Findings::default();
     let build = Build { configuration, ports, switch, log: &log, ledger: &ledger };
-    let result = build.run(host_environment, &mut manifest).await;
-
-    match &result {
-        Ok(images) => {
-            manifest.outcome = "succeeded";
-            manifest.artifacts.clone_from(images);
-        }
-        Err(failure) => {
-            manifest.outcome = failure.name.as_str();
-            manifest.failure = Some(failure.failure.clone());
-            log.add(Stream::Runner, &failure.failure.message, false);
-        }
+    let result = build.run(host_environment, &mut findings).await;
+    if let Err(failure) = &result {
+        log.add(Stream::Runner, &failure.failure.message, false);
     }
-    let manifest = store_manifest(ports, &manifest);
-    let (log_stored, ledger_stored, ()) =
-        tokio::join!(writer.finish(LAST_WRITES), ledger.finish(LAST_WRITES), manifest);
-    if !log_stored || !ledger_stored {
-        tracing::error!(log_stored, ledger_stored, "not everything about the build could be stored");
+    let document = Document {
+        build_id,
+        manifest: manifest::manifest_of(&result, findings.images),
+        packer_version: findings.packer_version,
+        seconds: findings.seconds,
+    };
+    let (log_stored, ledger_stored, manifest_stored) = tokio::join!(
+        writer.finish(LAST_WRITES),
+        ledger.finish(LAST_WRITES),
+        manifest::store(ports.objects.as_ref(), &document, last_manifest(configuration.deadline)),
+    );
+    if !log_stored || !ledger_stored || !manifest_stored {
+        let message = "not everything about the build could be stored";
+        tracing::error!(log_stored, ledger_stored, manifest_stored, "{message}");
     }
     let reported = report(ports.tasks.as_ref(), &configuration.task_token, &result).await;
     heartbeats.abort();
     deadline.abort();
+    if !manifest_stored && !matches!(reported, Reported::Yes) {
+        // Nobody knows yet how the build ended.
+        manifest::store(ports.objects.as_ref(), &document, Instant::now() + LAST_MANIFEST).await;
+    }
     reported
 }
 
@@ -123,13 +117,12 @@ async fn stop_at(deadline: Timestamp, switch: StopSwitch) {
     switch.stop(StopReason::Deadline);
 }
 
-async fn store_manifest(ports: &Ports, manifest: &Manifest) {
-    let Ok(document) = serde_json::to_vec(manifest) else { return };
-    let key = format!("builds/{}/manifest.json", manifest.build_id);
-    let stored = tokio::time::timeout(LAST_WRITES, ports.objects.put(&key, document)).await;
-    if !matches!(stored, Ok(Ok(()))) {
-        tracing::warn!(%key, "the manifest was not stored");
-    }
+/// Until when the manifest is tried before the report: past the deadline and its grace nobody waits for the report, and
+/// before it, heartbeats keep the state machine waiting.
+fn last_manifest(deadline: Timestamp) -> Instant {
+    let waits = (deadline + life::STOP_GRACE).duration_since(Timestamp::now());
+    let waits = Duration::try_from(waits).unwrap_or(Duration::ZERO);
+    Instant::now() + waits.clamp(LAST_WRITES, LAST_MANIFEST)
 }
 
 struct Build<'a> {
@@ -144,8 +137,8 @@ impl Build<'_> {
     async fn run(
         &self,
         host_environment: Vec<(OsString, OsString)>,
-        manifest: &mut Manifest,
-    ) -> Result<Vec<BuiltImage>, BuildFailure> {
+        findings: &mut Findings,
+    ) -> Result<Vec<Artifact>, BuildFailure> {
         let began = Instant::now();
         if Timestamp::now() >= self.configuration.deadline {
             return Err(self.stopped(StopReason::Deadline));
@@ -167,13 +160,13 @@ impl Build<'_> {
         let (version, fetched) = tokio::join!(packer.version(), self.fetch_and_unpack(work.path()));
         let version = version.map_err(|error| self.failure(error))?;
         fetched?;
-        manifest.seconds.fetch = Some(began.elapsed().as_secs_f64());
-        manifest.packer_version = Some(version.text.clone());
+        findings.seconds.fetch = Some(began.elapsed().as_secs_f64());
+        findings.packer_version = Some(version.text.clone());
 
         if version.has_init() {
             let began = Instant::now();
             let run = packer.init().await.map_err(|error| self.failure(error))?;
-            manifest.seconds.init = Some(began.elapsed().as_secs_f64());
+            findings.seconds.init = Some(began.elapsed().as_secs_f64());
             if !run.ended.status.success() {
                 return Err(self.packer_failed(FailureName::PackerFailed, &run, Some("packer init")));
             }
@@ -181,17 +174,16 @@ impl Build<'_> {
 
         let began = Instant::now();
         let run = packer.validate().await.map_err(|error| self.failure(error))?;
-        manifest.seconds.validate = Some(began.elapsed().as_secs_f64());
+        findings.seconds.validate = Some(began.elapsed().as_secs_f64());
         if !run.ended.status.success() {
             return Err(self.packer_failed(FailureName::TemplateInvalid, &run, Some("packer validate")));
         }
 
         let began = Instant::now();
         let run = packer.build(self.ledger).await;
-        manifest.seconds.build = Some(began.elapsed().as_secs_f64());
+        findings.seconds.build = Some(began.elapsed().as_secs_f64());
         if let Ok(run) = &run {
-            // Of a build that failed in part too: whoever cleans up finds copies in other regions here.
-            manifest.artifacts = run.told.images().to_vec();
+            findings.images = run.told.images().to_vec();
         }
         let run = run.map_err(|error| self.failure(error))?;
         if !run.ended.status.success() || run.told.error_count() > 0 {
@@ -213,16 +205,16 @@ impl Build<'_> {
         let unpacked = tokio::task::spawn_blocking(move || {
             bundle::unpack(&bundle, &folder)?;
             let template = folder.join(bundle::TEMPLATE_FOLDER);
-            Ok::<_, bundle::BundleError>(sensitive_variables::values(
-                &template,
-                &folder.join(ciab_template::VARIABLES_FILE),
-            ))
+            let secrets = sensitive_variables::values(&template, &folder.join(ciab_template::VARIABLES_FILE));
+            Ok::<_, bundle::BundleError>((secrets, bundle::may_have_post_processors(&template)))
         })
         .await
         .map_err(|error| runner_failed("the bundle could not be unpacked", &error))?;
-        let secrets = unpacked.map_err(|error| runner_failed("the bundle could not be unpacked", &error))?;
+        let (secrets, post_processed) =
+            unpacked.map_err(|error| runner_failed("the bundle could not be unpacked", &error))?;
         // Before Packer reads them for the first time.
         self.log.add_secrets(secrets);
+        self.ledger.post_processed(post_processed);
         Ok(())
     }
 

@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use ciab_core::build::Artifact;
+
 use crate::failure::template_complaint;
-use crate::packer_output::{BuiltImage, Event, Ui, UiKind};
+use crate::packer_output::{Event, Ui, UiKind};
 
 /// So many lines before a failure are kept.
 const LAST_LINES: usize = 40;
@@ -34,7 +36,7 @@ const CLEAN_UP: [&str; 11] = [
 /// What has been told so far.
 #[derive(Debug, Default)]
 pub struct Told {
-    images: Vec<BuiltImage>,
+    images: Vec<Artifact>,
     errors: BTreeMap<String, String>,
     error_count: u64,
     version: Option<String>,
@@ -142,7 +144,7 @@ impl Told {
     }
 
     /// The AMIs, each once, in the order in which Packer named them.
-    pub fn images(&self) -> &[BuiltImage] {
+    pub fn images(&self) -> &[Artifact] {
         &self.images
     }
 
@@ -248,10 +250,10 @@ mod tests {
 
     #[test]
     fn an_image_that_post_processors_repeat_counts_once() {
-        let id = "id,us-east-1:ami-1%!(PACKER_COMMA)us-west-2:ami-2";
+        let id = "id,us-east-1:ami-00000001%!(PACKER_COMMA)us-west-2:ami-00000002";
         let told = told(&[&format!("1,a.x,artifact,0,{id}"), &format!("1,a.x,artifact,1,{id}")]);
         let ids: Vec<&str> = told.images().iter().map(|image| image.image_id.as_str()).collect();
-        assert_eq!(ids, ["ami-1", "ami-2"]);
+        assert_eq!(ids, ["ami-00000001", "ami-00000002"]);
     }
 
     #[test]

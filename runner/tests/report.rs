@@ -12,7 +12,7 @@ use ciab_runner::stop::{StopReason, StopSwitch};
 use tokio::time::sleep;
 use world::{OneTask, TOKEN};
 
-fn failed() -> Result<Vec<ciab_runner::packer_output::BuiltImage>, BuildFailure> {
+fn failed() -> Result<Vec<ciab_core::build::Artifact>, BuildFailure> {
     Err(BuildFailure::new(FailureName::PackerFailed, "it broke"))
 }
 
