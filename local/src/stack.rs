@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use ciab_local_ec2::{Ec2, Ec2Options, LoopbackBlock};
+use ciab_local_ec2::{Ec2, Ec2Options, InstanceProfile, LoopbackBlock};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -116,6 +116,8 @@ async fn start_ec2(settings: &Settings, work_dir: &WorkDir, moto: SocketAddr) ->
         work_dir: work_dir.ec2(),
         root_filesystem: settings.up.root_filesystem.clone(),
         addresses: LoopbackBlock::claim_any()?,
+        consoles: Some(work_dir.logs().join("instances")),
+        instance_profile: InstanceProfile::default(),
     };
     Ok(Ec2::start(options).await?)
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    InstanceProfile,
     body::{Body, BodySpec},
     moto::Caller,
     registry::{Key, LayerId, Layers},
@@ -22,6 +23,9 @@ pub(crate) struct Store {
     pub(crate) work_dir: PathBuf,
     /// `None`: nothing to boot from, instances exist in the API only.
     pub(crate) root_filesystem: Option<PathBuf>,
+    /// `None`: with the instance's other files.
+    pub(crate) consoles: Option<PathBuf>,
+    pub(crate) profile: InstanceProfile,
 }
 
 impl Store {
@@ -47,6 +51,9 @@ impl Store {
             work: directory.join("work"),
             mount_point: directory.join("root"),
             public_key: None,
+            user_data: None,
+            environment: Vec::new(),
+            programs: Vec::new(),
             probe: true,
         })
     }
@@ -61,7 +68,7 @@ pub(crate) struct Instance {
     pub(crate) interfaces: Vec<String>,
     /// False: exists in the API only.
     pub(crate) hosted: bool,
-    public_key: Option<String>,
+    first_boot: FirstBoot,
     directory: PathBuf,
     store: Store,
     state: Mutex<State>,
@@ -72,6 +79,8 @@ pub(crate) struct Instance {
 struct State {
     layers: Layers,
     body: Option<Arc<Body>>,
+    /// User data runs at the first boot alone.
+    has_booted: bool,
     terminating: bool,
 }
 
@@ -84,7 +93,15 @@ pub(crate) struct Launch {
     pub(crate) interfaces: Vec<String>,
     /// `None`: exists in the API only.
     pub(crate) layers: Option<Layers>,
+    pub(crate) first_boot: FirstBoot,
+}
+
+/// What a launch says to the instance itself.
+#[derive(Debug, Clone)]
+pub(crate) struct FirstBoot {
     pub(crate) public_key: Option<String>,
+    pub(crate) user_data: Option<String>,
+    pub(crate) has_profile: bool,
 }
 
 impl Instance {
@@ -97,11 +114,12 @@ impl Instance {
             address: launch.address,
             interfaces: launch.interfaces,
             hosted: launch.layers.is_some(),
-            public_key: launch.public_key,
+            first_boot: launch.first_boot,
             store,
             state: Mutex::new(State {
                 layers: launch.layers.unwrap_or_default(),
                 body: None,
+                has_booted: false,
                 terminating: false,
             }),
             life: tokio::sync::Mutex::new(()),
@@ -147,9 +165,16 @@ impl Instance {
 
     /// The end of what the instance said while it booted and ran.
     pub(crate) fn console_tail(&self) -> String {
-        let text = std::fs::read(self.directory.join("console.log")).unwrap_or_default();
+        let text = std::fs::read(self.console()).unwrap_or_default();
         let start = text.len().saturating_sub(2000);
         String::from_utf8_lossy(&text[start..]).trim().to_owned()
+    }
+
+    fn console(&self) -> PathBuf {
+        match &self.store.consoles {
+            Some(folder) => folder.join(format!("{}.log", self.key.id)),
+            None => self.directory.join("console.log"),
+        }
     }
 
     /// Starts the body; does not wait for its sshd. What the instance wrote before is there again.
@@ -164,6 +189,12 @@ impl Instance {
         for directory in [&work, &upper, &mount_point] {
             tokio::fs::create_dir_all(directory).await?;
         }
+        if let Some(folder) = &self.store.consoles {
+            tokio::fs::create_dir_all(folder).await?;
+        }
+        let profile =
+            if self.first_boot.has_profile { self.store.profile.clone() } else { InstanceProfile::default() };
+        let is_first = !std::mem::replace(&mut self.state().has_booted, true);
         let [a, b, c, d] = self.address.octets();
         let spec = BodySpec {
             hostname: format!("ip-{a}-{b}-{c}-{d}"),
@@ -172,10 +203,13 @@ impl Instance {
             upper,
             work,
             mount_point,
-            public_key: self.public_key.clone(),
+            public_key: self.first_boot.public_key.clone(),
+            user_data: self.first_boot.user_data.clone().filter(|_| is_first),
+            environment: profile.environment,
+            programs: profile.programs,
             probe: false,
         };
-        let body = Arc::new(Body::start(&spec, &self.directory.join("console.log")).await?);
+        let body = Arc::new(Body::start(&spec, &self.console()).await?);
         self.state().body = Some(body.clone());
         Ok(body)
     }

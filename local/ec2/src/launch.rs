@@ -17,11 +17,12 @@ use crate::{
     answer::{self, items, text_at},
     base_images,
     body::Body,
-    instance::{Instance, Launch},
+    instance::{FirstBoot, Instance, Launch},
     moto::Caller,
     query::Query,
     registry::{Key, Layers},
     service::{Handled, Service},
+    user_data,
 };
 
 /// The root device of every image there is here.
@@ -96,6 +97,7 @@ impl Service {
     }
 
     async fn launch(self: &Arc<Self>, caller: &Caller, mut query: Query) -> Handled {
+        self.apply_launch_template(caller, &mut query).await?;
         let public_key = match query.get("KeyName") {
             Some(name) => self.public_key(caller, name).await?,
             None => None,
@@ -131,7 +133,12 @@ impl Service {
                 .collect(),
         };
         let made: Vec<Made> = items(&root, "instancesSet").into_iter().map(made_with).collect();
-        join_all(made.into_iter().map(|made| self.give_body(caller, made, public_key.clone()))).await;
+        let first_boot = FirstBoot {
+            public_key,
+            user_data: user_data::script(&query),
+            has_profile: user_data::has_profile(&query),
+        };
+        join_all(made.into_iter().map(|made| self.give_body(caller, made, first_boot.clone()))).await;
         Ok(response)
     }
 
@@ -160,7 +167,7 @@ impl Service {
         }
     }
 
-    async fn give_body(self: &Arc<Self>, caller: &Caller, made: Made, public_key: Option<String>) {
+    async fn give_body(self: &Arc<Self>, caller: &Caller, made: Made, first_boot: FirstBoot) {
         let key = Key::new(&caller.region, &made.id);
         let layers = match self.boot_source(&caller.region, &made.image) {
             BootSource::Layers(layers) if self.cannot_host.is_none() => Some(layers),
@@ -180,7 +187,7 @@ impl Service {
                 caller: caller.clone(),
                 interfaces: made.interfaces,
                 layers,
-                public_key,
+                first_boot,
             },
             self.store.clone(),
         ));

@@ -17,6 +17,7 @@ mod body;
 mod images;
 mod instance;
 mod launch;
+mod launch_template;
 mod life;
 mod moto;
 mod query;
@@ -24,6 +25,7 @@ mod registry;
 mod rewrite;
 mod root_filesystem;
 mod service;
+mod user_data;
 mod work_dir;
 
 use std::{
@@ -53,7 +55,32 @@ pub struct Ec2Options {
     pub root_filesystem: Option<PathBuf>,
     /// The instances' addresses.
     pub addresses: LoopbackBlock,
+    /// Where the instances' consoles are kept, each as `<instance id>.log`, also when the instance is gone. `None`: a console
+    /// goes with its instance.
+    pub consoles: Option<PathBuf>,
+    /// What an instance finds that was launched with an instance profile.
+    pub instance_profile: InstanceProfile,
 }
+
+/// What stands in for an instance profile's credentials: an instance that was launched with one, whichever, finds this, and
+/// every other instance finds nothing of it.
+#[derive(Debug, Clone, Default)]
+pub struct InstanceProfile {
+    /// Variables of the process that runs the user data.
+    pub environment: Vec<(String, String)>,
+    /// Programs of this machine: each is seen in the instance, read-only, as `/run/host/<its file's name>`.
+    pub programs: Vec<PathBuf>,
+}
+
+impl InstanceProfile {
+    /// Where an instance sees a program of this machine.
+    pub fn place_of(program: &Path) -> PathBuf {
+        Path::new(HOST_PROGRAMS).join(program.file_name().unwrap_or_default())
+    }
+}
+
+/// On a file system that goes with the instance, so that no image made of it holds a trace.
+const HOST_PROGRAMS: &str = "/run/host";
 
 /// Why EC2 on this machine could not be started.
 #[derive(Debug, thiserror::Error)]

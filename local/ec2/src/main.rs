@@ -34,6 +34,20 @@ struct Arguments {
     /// Instances get addresses in 127.THIS.0.0/16; the first free block if not given.
     #[arg(long)]
     address_block: Option<u8>,
+    /// Keep the instances' consoles in this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    consoles: Option<PathBuf>,
+    /// A variable for the user data of instances with an instance profile; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    profile_environment: Vec<(String, String)>,
+    /// A program of this machine that instances with an instance profile see in /run/host; may be repeated
+    #[arg(long, value_name = "FILE")]
+    profile_programs: Vec<PathBuf>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must have the form NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {
@@ -74,6 +88,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         work_dir: arguments.work_dir,
         root_filesystem: arguments.root_filesystem,
         addresses,
+        consoles: arguments.consoles,
+        instance_profile: ciab_local_ec2::InstanceProfile {
+            environment: arguments.profile_environment,
+            programs: arguments.profile_programs,
+        },
     })
     .await?;
     let listener = tokio::net::TcpListener::bind(arguments.listen).await.context("can't listen")?;

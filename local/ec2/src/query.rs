@@ -10,7 +10,7 @@ use http::{HeaderMap, header::AUTHORIZATION};
 const REGION_WITHOUT_SIGNATURE: &str = "us-east-1";
 
 /// The parameters of one call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Query {
     parameters: BTreeMap<String, String>,
 }
@@ -49,6 +49,24 @@ impl Query {
     /// One parameter.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Every parameter's name.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.parameters.keys().map(String::as_str)
+    }
+
+    /// Every parameter.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Takes a structure over from another call, under a prefix of its own.
+    pub(crate) fn copy(&mut self, other: &Self, from: &str, to: &str) {
+        let inside = format!("{from}.");
+        for (name, value) in other.iter().filter(|(name, _)| name.starts_with(&inside)) {
+            self.set(format!("{to}.{}", &name[inside.len()..]), value);
+        }
     }
 
     /// One boolean parameter; absent is false.

@@ -6,6 +6,7 @@
 use std::{
     fmt::Write as _,
     fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -17,7 +18,24 @@ const PACKAGES: [&str; 8] =
     ["ca-certificates", "curl", "iproute2", "openssh-server", "procps", "sudo", "tzdata", "xz-utils"];
 
 /// Changes whenever the steps below change what they make.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
+
+/// The commands that switch a machine off, which come with an init system, and instances have none. Process 1 takes SIGTERM
+/// for the wish to shut down.
+const POWER_COMMANDS: [&str; 3] = ["/usr/sbin/halt", "/usr/sbin/poweroff", "/usr/sbin/shutdown"];
+const POWER_COMMAND: &str = "#!/bin/sh
+# ciab-local's stand-in: switches the instance off at once, and knows no other time.
+for argument; do
+    case $argument in
+    -h | -P | -H | -f | now | +0) ;;
+    *)
+        echo \"${0##*/}: '$argument' is not known here; 'now' is the only time\" >&2
+        exit 1
+        ;;
+    esac
+done
+kill -TERM 1
+";
 
 /// Configuration of package clients, copied as it is, credentials excepted.
 const CLIENT_CONFIGURATION: [&str; 3] = ["/etc/npmrc", "/usr/etc/npmrc", "/etc/pip.conf"];
@@ -142,6 +160,10 @@ async fn build(recipe: &Recipe, building: &Path) -> Result<(), RootFilesystemErr
             fs::create_dir_all(parent).at(parent)?;
         }
         fs::write(&inside, text).at(&inside)?;
+    }
+    for path in POWER_COMMANDS.map(|path| root.join(path.trim_start_matches('/'))) {
+        fs::write(&path, POWER_COMMAND).at(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).at(&path)?;
     }
     // Every instance makes its own.
     for entry in fs::read_dir(root.join("etc/ssh")).at(&root)? {

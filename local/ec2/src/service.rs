@@ -46,7 +46,12 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) async fn start(options: Ec2Options) -> Result<Self, Ec2Error> {
         let work_dir = WorkDir::take(&options.work_dir)?;
-        let store = Store { work_dir: work_dir.path.clone(), root_filesystem: options.root_filesystem };
+        let store = Store {
+            work_dir: work_dir.path.clone(),
+            root_filesystem: options.root_filesystem,
+            consoles: options.consoles,
+            profile: options.instance_profile,
+        };
         let cannot_host = find_obstacle(&store).await.err();
         if let Some(reason) = &cannot_host {
             tracing::warn!(

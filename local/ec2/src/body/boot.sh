@@ -1,6 +1,7 @@
 #!/bin/sh
 # What cloud-init does at the boot of an Ubuntu machine image, as far as a Packer build needs it. Runs as root inside the
-# instance, before sshd. Expects INSTANCE_ADDRESS, INSTANCE_HOSTNAME and PUBLIC_KEY (may be empty). User data is not read.
+# instance, before sshd. Expects INSTANCE_ADDRESS, INSTANCE_HOSTNAME and PUBLIC_KEY (may be empty). User data
+# runs later, after sshd.
 set -eu
 
 # Both users can become root without a password.

@@ -17,6 +17,7 @@ use super::{
     BodySpec,
     launcher::{InitError, Step},
 };
+use crate::InstanceProfile;
 
 const NONE: Option<&str> = None;
 
@@ -36,6 +37,7 @@ pub(super) fn enter(spec: &BodySpec) -> Result<(), InitError> {
     mount_proc(root)?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount_new("tmpfs", root, "run", quiet, Some("mode=755"))?;
+    show_programs(spec)?;
     copy_resolver(root)?;
 
     chdir(root).step("entering the new root")?;
@@ -119,6 +121,21 @@ fn mount_proc(root: &Path) -> Result<(), InitError> {
             .step("guarding a kernel setting")?;
         let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         mount(NONE, &at, NONE, flags, NONE).step("guarding a kernel setting")?;
+    }
+    Ok(())
+}
+
+fn show_programs(spec: &BodySpec) -> Result<(), InitError> {
+    for program in &spec.programs {
+        let place = InstanceProfile::place_of(program);
+        let at = spec.mount_point.join(place.strip_prefix("/").unwrap_or(&place));
+        if let Some(folder) = at.parent() {
+            fs::create_dir_all(folder).step("making a folder for programs of the machine")?;
+        }
+        fs::write(&at, "").step("making a mount point")?;
+        mount(Some(program), &at, NONE, MsFlags::MS_BIND, NONE).step("showing a program of the machine")?;
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
+        mount(NONE, &at, NONE, flags, NONE).step("guarding a program of the machine")?;
     }
     Ok(())
 }

@@ -6,9 +6,11 @@
 //! pipe closes. Neither may ever run inside a program with other threads: call [`run_if_asked`] first in `main`.
 
 use std::{
+    fs::OpenOptions,
     io::{BufRead, BufReader, Write},
     net::TcpStream,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::Path,
     process::{Command, ExitCode, Stdio},
     sync::{
         Arc,
@@ -34,6 +36,8 @@ pub(super) const LAUNCHER: &str = "ciab-instance-launcher";
 const INIT: &str = "ciab-instance-init";
 
 const BOOT_SCRIPT: &str = include_str!("boot.sh");
+/// Where the user data is put. Nothing on this file system gets into an image.
+const USER_DATA: &str = "/run/user-data";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How long processes may take to end after SIGTERM when an instance is stopped in good order.
@@ -154,6 +158,9 @@ fn init() -> Result<ExitCode, InitError> {
     wait_for_sshd(&spec)?;
     let mut output = std::io::stdout();
     writeln!(output, "{READY}").and_then(|()| output.flush()).step("saying that the instance is ready")?;
+    if let Some(script) = &spec.user_data {
+        run_user_data(script, &spec)?;
+    }
     collect_orphans(&spec, &sshd, &shutting_down)
 }
 
@@ -210,6 +217,33 @@ fn boot(spec: &BodySpec) -> Result<(), InitError> {
         .status()
         .step("running the boot script")?;
     if status.success() { Ok(()) } else { Err(InitError::Boot(status)) }
+}
+
+/// As cloud-init does it last of all: as root, with what it says on the console. Nobody waits for it.
+fn run_user_data(script: &str, spec: &BodySpec) -> Result<(), InitError> {
+    let path = Path::new(USER_DATA);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o700)
+        .open(path)
+        .step("storing the user data")?;
+    file.write_all(script.as_bytes()).step("storing the user data")?;
+    // The kernel runs no file that is open for writing.
+    drop(file);
+    let started = Command::new(path)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("HOME", "/root")
+        .envs(spec.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(console()?)
+        .spawn();
+    // A script whose interpreter is missing is no reason not to run: the instance's sshd answers.
+    if let Err(error) = started {
+        let _ = writeln!(std::io::stderr(), "ciab-instance: the user data can't be run: {error}");
+    }
+    Ok(())
 }
 
 fn start_sshd(spec: &BodySpec) -> Result<i32, InitError> {

@@ -48,6 +48,12 @@ pub(crate) struct BodySpec {
     pub(crate) mount_point: PathBuf,
     /// The launch key in OpenSSH's form.
     pub(crate) public_key: Option<String>,
+    /// A script to run once sshd answers.
+    pub(crate) user_data: Option<String>,
+    /// The script's variables.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Programs of this machine to show inside.
+    pub(crate) programs: Vec<PathBuf>,
     /// Only see whether this machine can make the file system; boot nothing.
     pub(crate) probe: bool,
 }

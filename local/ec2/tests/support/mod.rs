@@ -40,6 +40,8 @@ pub(crate) struct Stack {
     pub(crate) directory: tempfile::TempDir,
     edge: Child,
     moto: Child,
+    /// moto itself, for services that are not EC2.
+    pub(crate) moto_endpoint: String,
     pub(crate) endpoint: String,
 }
 
@@ -48,28 +50,34 @@ impl Stack {
     pub(crate) fn start() -> Self {
         let root = provided("CIAB_TEST_ROOTFS");
         assert!(nix::unistd::geteuid().is_root(), "instances need root; run `cargo xtask test` as root");
-        Self::start_with(Some(&root), None)
+        Self::start_with(Some(&root), None, &[])
+    }
+
+    /// As [`Stack::start`], with more arguments for the edge.
+    pub(crate) fn start_with_arguments(arguments: &[&str]) -> Self {
+        Self::start_with(Some(&provided("CIAB_TEST_ROOTFS")), None, arguments)
     }
 
     /// A stack whose addresses no other stack takes once it is gone: `octet` is none that a stack takes by itself.
     pub(crate) fn start_in_block(octet: u8) -> Self {
-        Self::start_with(Some(&provided("CIAB_TEST_ROOTFS")), Some(octet))
+        Self::start_with(Some(&provided("CIAB_TEST_ROOTFS")), Some(octet), &[])
     }
 
     /// A stack on a machine that can't host instances.
     pub(crate) fn without_bodies() -> Self {
-        Self::start_with(None, None)
+        Self::start_with(None, None, &[])
     }
 
-    fn start_with(root: Option<&Path>, block: Option<u8>) -> Self {
+    fn start_with(root: Option<&Path>, block: Option<u8>, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let images = directory.path().join("base-images.json");
         let mut list = program();
         list.arg("--base-images");
         fs::write(&images, list.output().unwrap().stdout).unwrap();
         let (moto, moto_endpoint) = start_moto(&images, &directory.path().join("moto.log"));
-        let (edge, endpoint) = start_edge(&moto_endpoint, &directory.path().join("work"), root, block);
-        let stack = Self { directory, edge, moto, endpoint };
+        let (edge, endpoint) =
+            start_edge(&moto_endpoint, &directory.path().join("work"), root, block, arguments);
+        let stack = Self { directory, edge, moto, moto_endpoint, endpoint };
         stack.make_key();
         stack
     }
@@ -221,9 +229,15 @@ fn start_moto(images: &Path, log: &Path) -> (Child, String) {
     (moto, format!("http://127.0.0.1:{port}"))
 }
 
-fn start_edge(moto: &str, work_dir: &Path, root: Option<&Path>, block: Option<u8>) -> (Child, String) {
+fn start_edge(
+    moto: &str,
+    work_dir: &Path,
+    root: Option<&Path>,
+    block: Option<u8>,
+    arguments: &[&str],
+) -> (Child, String) {
     let mut edge = program();
-    edge.args(["--moto", moto]).arg("--work-dir").arg(work_dir).stdout(Stdio::piped());
+    edge.args(arguments).args(["--moto", moto]).arg("--work-dir").arg(work_dir).stdout(Stdio::piped());
     if let Some(root) = root {
         edge.arg("--root-filesystem").arg(root);
     }
@@ -243,9 +257,20 @@ pub(crate) fn call(
     action: &str,
     parameters: &[(&str, &str)],
 ) -> (u16, Element) {
+    call_service(endpoint, ("ec2", "2016-11-15"), region, action, parameters)
+}
+
+/// One call of a service's Query protocol: its name and its API's version.
+pub(crate) fn call_service(
+    endpoint: &str,
+    (service, version): (&str, &str),
+    region: &str,
+    action: &str,
+    parameters: &[(&str, &str)],
+) -> (u16, Element) {
     let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("Action", action).append_pair("Version", "2016-11-15").extend_pairs(parameters);
-    let scope = format!("test/20260101/{region}/ec2/aws4_request");
+    form.append_pair("Action", action).append_pair("Version", version).extend_pairs(parameters);
+    let scope = format!("test/20260101/{region}/{service}/aws4_request");
     let output = Command::new("curl")
         .args(["-s", "--max-time", "30", "-w", "\n%{http_code}", "-H"])
         .arg(format!("Authorization: AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"))
@@ -303,7 +328,7 @@ pub(crate) fn eventually(limit: Duration, mut is_so: impl FnMut() -> bool) -> bo
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let encode = |chunk: &[u8]| {
         let mut word = [0; 4];
