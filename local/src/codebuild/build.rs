@@ -55,6 +55,8 @@ pub(super) struct Build {
     start: Timestamp,
     pub(super) time_limit: Duration,
     pub(super) log: PathBuf,
+    /// Over the project's.
+    pub(super) variables: Vec<(String, String)>,
     progress: Mutex<Progress>,
     stop_requested: watch::Sender<bool>,
     ended: watch::Sender<bool>,
@@ -65,6 +67,7 @@ impl Build {
         project: RunnerProjectSpec,
         number: u64,
         minutes: u64,
+        variables: Vec<(String, String)>,
         surroundings: &Surroundings,
     ) -> Arc<Self> {
         let unique = uuid::Uuid::new_v4();
@@ -79,6 +82,7 @@ impl Build {
             project,
             start,
             time_limit: Duration::from_secs(minutes * 60),
+            variables,
             log: surroundings.logs.join(format!("{unique}.log")),
             progress: Mutex::new(Progress { status: Status::InProgress, phases: vec![submitted], end: None }),
             stop_requested: watch::Sender::new(false),
@@ -149,6 +153,12 @@ impl Build {
         let progress = self.lock();
         let phases: Vec<Json> = progress.phases.iter().map(describe_phase).collect();
         let current = progress.phases.last().map_or("SUBMITTED", |phase| phase.name);
+        let of_project = self.project.environment.iter().map(|(name, value)| (name, value));
+        let own = self.variables.iter().map(|(name, value)| (name, value));
+        let variables: Vec<Json> = of_project
+            .chain(own)
+            .map(|(name, value)| json!({"name": name, "value": value, "type": "PLAINTEXT"}))
+            .collect();
         let location = format!("{}/{}", self.project.source_bucket, self.project.source_key);
         let mut build = json!({
             "id": self.id,
@@ -160,6 +170,12 @@ impl Build {
             "buildComplete": progress.status != Status::InProgress,
             "projectName": self.project.name,
             "phases": phases,
+            "environment": {
+                "type": "LINUX_CONTAINER",
+                "computeType": "BUILD_GENERAL1_SMALL",
+                "image": "ciab-local",
+                "environmentVariables": variables,
+            },
             "source": {"type": "S3", "location": location},
             "logs": {
                 "groupName": format!("/aws/codebuild/{}", self.project.name),

@@ -116,8 +116,12 @@ struct Id {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Project {
+struct ListBuilds {
     project_name: String,
+    #[serde(default)]
+    sort_order: Option<String>,
+    #[serde(default)]
+    next_token: Option<String>,
 }
 
 impl CodeBuild {
@@ -188,8 +192,8 @@ impl CodeBuild {
         let overrides = request.environment_variables_override.iter();
         let variables = overrides.map(|variable| (variable.name.clone(), variable.value.clone())).collect();
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
-        let build = Build::new(project.clone(), number, minutes, &self.surroundings);
-        run::start(Arc::clone(&build), self.surroundings.clone(), variables, Arc::clone(&self.source));
+        let build = Build::new(project.clone(), number, minutes, variables, &self.surroundings);
+        run::start(Arc::clone(&build), self.surroundings.clone(), Arc::clone(&self.source));
         let id = build.id().to_owned();
         if let Some(token) = request.idempotency_token {
             builds.by_token.insert(token, Started { at: Instant::now(), request: raw, id: id.clone() });
@@ -222,14 +226,31 @@ impl CodeBuild {
     }
 
     fn list_builds(&self, body: &[u8]) -> Result<Json, ApiError> {
-        let Project { project_name } = parse(body)?;
+        let ListBuilds { project_name, sort_order, next_token } = parse(body)?;
         self.project(&project_name)?;
         let builds = self.lock();
         let mut of_project: Vec<_> =
             builds.by_id.values().filter(|build| build.project() == project_name).collect();
+        // The newest first, unless asked otherwise.
         of_project.sort_by_key(|build| std::cmp::Reverse(build.number()));
-        let ids: Vec<&str> = of_project.iter().take(MOST_IDS).map(|build| build.id()).collect();
-        Ok(json!({"ids": ids}))
+        if sort_order.as_deref() == Some("ASCENDING") {
+            of_project.reverse();
+        }
+        // A page's token is the last id before it.
+        let before = match next_token {
+            None => 0,
+            Some(token) => {
+                let place = of_project.iter().position(|build| build.id() == token);
+                place.ok_or_else(|| ApiError::InvalidInput(format!("{token} is no nextToken")))? + 1
+            }
+        };
+        let ids: Vec<&str> = of_project.iter().skip(before).take(MOST_IDS).map(|build| build.id()).collect();
+        let last = ids.last().filter(|_| before + ids.len() < of_project.len());
+        let mut page = json!({"ids": ids});
+        if let Some(last) = last {
+            page["nextToken"] = json!(last);
+        }
+        Ok(page)
     }
 
     fn project(&self, name: &str) -> Result<&RunnerProjectSpec, ApiError> {

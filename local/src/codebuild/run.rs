@@ -40,16 +40,11 @@ pub(super) enum RunError {
 pub(super) struct SourceCache(Mutex<Option<(String, Bytes)>>);
 
 /// Runs the build to its end in a task of its own.
-pub(super) fn start(
-    build: Arc<Build>,
-    surroundings: Surroundings,
-    overrides: Vec<(String, String)>,
-    source: Arc<SourceCache>,
-) {
+pub(super) fn start(build: Arc<Build>, surroundings: Surroundings, source: Arc<SourceCache>) {
     tokio::spawn(async move {
         // A short name: Packer's plugins listen on Unix sockets below it, whose paths may have 107 bytes.
         let folder = surroundings.work_dir.join(build.number().to_string());
-        let status = match run(&build, &surroundings, overrides, &source, &folder).await {
+        let status = match run(&build, &surroundings, &source, &folder).await {
             Ok(status) => status,
             Err(error) => {
                 tracing::warn!(build = build.id(), "cannot be run: {}", crate::chain(&error));
@@ -68,7 +63,6 @@ pub(super) fn start(
 async fn run(
     build: &Build,
     surroundings: &Surroundings,
-    overrides: Vec<(String, String)>,
     source: &SourceCache,
     folder: &Path,
 ) -> Result<Status, RunError> {
@@ -86,7 +80,7 @@ async fn run(
     let buildspec = Buildspec::parse(&text)?;
     build.end_phase(Status::Succeeded, String::new());
 
-    let environment = environment(build, surroundings, &buildspec, overrides, &source_folder, &temporary);
+    let environment = environment(build, surroundings, &buildspec, &source_folder, &temporary);
     let mut failed = None;
     for phase in &buildspec.phases {
         if !runs(phase.name, failed) {
@@ -217,7 +211,6 @@ fn environment(
     build: &Build,
     surroundings: &Surroundings,
     buildspec: &Buildspec,
-    overrides: Vec<(String, String)>,
     source_folder: &Path,
     temporary: &Path,
 ) -> BTreeMap<String, String> {
@@ -243,7 +236,7 @@ fn environment(
     ] {
         environment.insert(name.to_owned(), value);
     }
-    environment.extend(overrides);
+    environment.extend(build.variables.iter().cloned());
     environment
 }
 
