@@ -24,6 +24,6 @@ pub use connect::{NoRegion, connect, connect_to};
 pub use identifiers::RandomIdentifiers;
 pub use objects::S3Objects;
 pub use records::DynamoRecords;
-pub use runners::CodeBuildRunners;
+pub use runners::{AwsRunners, CodeBuildRunners, Ec2RunnerSettings, Ec2Runners};
 pub use task_tokens::StepFunctionsTaskTokens;
 pub use workflows::StepFunctionsWorkflows;

@@ -1,7 +1,4 @@
-//! Runners on CodeBuild.
-//!
-//! Must never start a second runner for a build by itself: the build id is CodeBuild's idempotency token, and everything
-//! in the request follows from the order alone, so that a repeated order is the same request.
+//! Runners on CodeBuild: builds of the stack's project.
 
 use std::collections::{BTreeMap, BTreeSet};
 
