@@ -1,7 +1,9 @@
-//! Creates what the template declares: table, bucket, state machine, and the archive that the runner is started from.
+//! Creates what the template declares: table, bucket, state machine, what runners on EC2 are launched from, and the files
+//! that runners are started from.
 //!
 //! Speaks the services' JSON and REST directly: only shared/aws may import the AWS SDK, and moto checks no signature.
 
+use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 use zip::write::SimpleFileOptions;
 
-use crate::template::{StackTemplate, StateMachineSpec};
+use crate::template::{LaunchTemplateSpec, SecurityGroupSpec, StackTemplate, StateMachineSpec};
+
+/// Where runners on EC2 find their program.
+const RUNNER_PROGRAM: &str = "runner/ciab-runner-x86_64";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProvisionError {
@@ -49,20 +54,61 @@ impl Provisioner<'_> {
             for project in &template.runner_projects {
                 let archive = runner_archive(runner, buildspec)?;
                 self.object(&project.source_bucket, &project.source_key, archive).await?;
+                let program = read(runner)?;
+                self.object(&project.source_bucket, RUNNER_PROGRAM, program).await?;
             }
             Ok::<(), ProvisionError>(())
         };
         tokio::try_join!(tables, machines, storage).map(|_| ())
     }
 
-    /// Makes moto load its EC2 part, which takes it a second or two, before the first build waits for it.
-    pub(crate) async fn load_ec2(&self) -> Result<(), ProvisionError> {
+    /// Creates what runners on EC2 are launched from. The first call takes moto a second or two, in which it loads its EC2.
+    pub(crate) async fn create_in_ec2(&self, template: &StackTemplate) -> Result<(), ProvisionError> {
+        for name in &template.instance_profiles {
+            let what = format!("the instance profile {name}");
+            let form = [("InstanceProfileName".to_owned(), name.clone())];
+            self.form("iam", "CreateInstanceProfile", &what, &form).await?;
+        }
+        let mut group_ids = BTreeMap::new();
+        for SecurityGroupSpec { name, description } in &template.security_groups {
+            let what = format!("the security group {name}");
+            let form = [
+                ("GroupName".to_owned(), name.clone()),
+                ("GroupDescription".to_owned(), description.clone()),
+            ];
+            let answer = self.form("ec2", "CreateSecurityGroup", &what, &form).await?;
+            let id = answer.split_once("<groupId>").and_then(|(_, rest)| rest.split_once("</groupId>"));
+            let id = id.map(|(id, _)| id.to_owned());
+            group_ids.insert(name.clone(), id.ok_or(ProvisionError::Refused { what, answer })?);
+        }
+        for LaunchTemplateSpec { name, data } in &template.launch_templates {
+            let mut form = vec![("LaunchTemplateName".to_owned(), name.clone())];
+            flatten("LaunchTemplateData", data, &group_ids, &mut form);
+            self.form("ec2", "CreateLaunchTemplate", &format!("the launch template {name}"), &form).await?;
+        }
+        Ok(())
+    }
+
+    /// A call of the Query protocol.
+    async fn form(
+        &self,
+        service: &str,
+        action: &str,
+        what: &str,
+        parameters: &[(String, String)],
+    ) -> Result<String, ProvisionError> {
+        let version = if service == "iam" { "2010-05-08" } else { "2016-11-15" };
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("Action", action)
+            .append_pair("Version", version)
+            .extend_pairs(parameters)
+            .finish();
         let request = self
             .client
             .post(format!("http://{}/", self.moto))
             .header("content-type", "application/x-www-form-urlencoded")
-            .body("Action=DescribeInstances&Version=2016-11-15");
-        self.send(request, "ec2", "a list of instances").await
+            .body(form);
+        self.send(request, service, what).await
     }
 
     async fn table(&self, properties: &Json) -> Result<(), ProvisionError> {
@@ -94,7 +140,7 @@ impl Provisioner<'_> {
     async fn object(&self, bucket: &str, key: &str, body: Vec<u8>) -> Result<(), ProvisionError> {
         let what = format!("{bucket}/{key} in S3");
         let request = self.client.put(format!("http://{}/{bucket}/{key}", self.moto)).body(body);
-        self.send(request, "s3", &what).await
+        self.send(request, "s3", &what).await.map(drop)
     }
 
     async fn json(&self, service: &str, target: &str, what: &str, body: &Json) -> Result<(), ProvisionError> {
@@ -104,7 +150,7 @@ impl Provisioner<'_> {
             .header("x-amz-target", target)
             .header("content-type", "application/x-amz-json-1.0")
             .body(body.to_string());
-        self.send(request, service, what).await
+        self.send(request, service, what).await.map(drop)
     }
 
     async fn send(
@@ -112,14 +158,15 @@ impl Provisioner<'_> {
         request: reqwest::RequestBuilder,
         service: &str,
         what: &str,
-    ) -> Result<(), ProvisionError> {
+    ) -> Result<String, ProvisionError> {
         let unreachable = |source| ProvisionError::Unreachable { what: what.to_owned(), source };
         let request = request.header("authorization", authorization(service, self.region));
         let answer = request.send().await.map_err(unreachable)?;
-        if answer.status().is_success() {
-            return Ok(());
-        }
+        let status = answer.status();
         let answer = answer.text().await.map_err(unreachable)?;
+        if status.is_success() {
+            return Ok(answer);
+        }
         Err(ProvisionError::Refused { what: what.to_owned(), answer })
     }
 }
@@ -135,13 +182,70 @@ pub(crate) fn authorization(service: &str, region: &str) -> String {
 fn runner_archive(runner: &Path, buildspec: &Path) -> Result<Vec<u8>, ProvisionError> {
     let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, path, mode) in [("ciab-runner", runner, 0o755), ("buildspec.yml", buildspec, 0o644)] {
-        let unreadable = |source| ProvisionError::Unreadable { path: path.to_owned(), source };
-        let content = std::fs::read(path).map_err(unreadable)?;
+        let content = read(path)?;
         let options = SimpleFileOptions::default()
             .compression_method(zip::CompressionMethod::Stored)
             .unix_permissions(mode);
         archive.start_file(name, options)?;
-        archive.write_all(&content).map_err(unreadable)?;
+        let unwritable = |source| ProvisionError::Unreadable { path: path.to_owned(), source };
+        archive.write_all(&content).map_err(unwritable)?;
     }
     Ok(archive.finish()?.into_inner())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ProvisionError> {
+    std::fs::read(path).map_err(|source| ProvisionError::Unreadable { path: path.to_owned(), source })
+}
+
+/// CloudFormation's properties as a form: lists, which have names in the plural there, become `Name.1`, `Name.2`, … and a
+/// security group's name its id.
+fn flatten(name: &str, value: &Json, group_ids: &BTreeMap<String, String>, form: &mut Vec<(String, String)>) {
+    match value {
+        Json::Object(entries) => {
+            for (key, value) in entries {
+                flatten(&format!("{name}.{key}"), value, group_ids, form);
+            }
+        }
+        Json::Array(items) => {
+            let (before, list) = name.rsplit_once('.').unwrap_or(("", name));
+            let item = if list == "Groups" { "SecurityGroupId" } else { list.trim_end_matches('s') };
+            for (number, value) in (1..).zip(items) {
+                flatten(&format!("{before}.{item}.{number}"), value, group_ids, form);
+            }
+        }
+        Json::String(text) => {
+            form.push((name.to_owned(), group_ids.get(text).unwrap_or(text).clone()));
+        }
+        Json::Null => {}
+        other => form.push((name.to_owned(), other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_template_becomes_a_form() {
+        let data = json!({
+            "ImageId": "ami-1",
+            "SecurityGroupIds": ["runner"],
+            "NetworkInterfaces": [{"DeviceIndex": 0, "Groups": ["runner"]}],
+            "TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": "a", "Value": "b"}]}],
+        });
+        let group_ids = BTreeMap::from([("runner".to_owned(), "sg-1".to_owned())]);
+        let mut form = Vec::new();
+        flatten("D", &data, &group_ids, &mut form);
+        let expected = [
+            ("D.ImageId", "ami-1"),
+            ("D.NetworkInterface.1.DeviceIndex", "0"),
+            ("D.NetworkInterface.1.SecurityGroupId.1", "sg-1"),
+            ("D.SecurityGroupId.1", "sg-1"),
+            ("D.TagSpecification.1.ResourceType", "instance"),
+            ("D.TagSpecification.1.Tag.1.Key", "a"),
+            ("D.TagSpecification.1.Tag.1.Value", "b"),
+        ];
+        form.sort();
+        assert_eq!(form, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
 }

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ciab_local_ec2::Ec2;
 use clap::{Args, Parser, Subcommand};
 use sha2::{Digest as _, Sha256};
 
 use crate::template::{self, StackIdentity, StackTemplate};
+
+/// The SSM parameter of the newest Amazon Linux 2023.
+const AMAZON_LINUX: &str = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64";
 
 /// The whole stack on one machine.
 #[derive(Parser)]
@@ -98,6 +102,11 @@ impl Settings {
             stack_name: "ciab-local".to_owned(),
             region: "us-east-1".to_owned(),
             account: crate::ACCOUNT.to_owned(),
+            // The same stand-in for every machine image there is.
+            public_parameters: BTreeMap::from([(
+                AMAZON_LINUX.to_owned(),
+                Ec2::base_image().unwrap_or_default().to_owned(),
+            )]),
         };
         up.packer = program(&up.packer, "--packer")?;
         // What differs from a deployed stack by default; --set has the last word.

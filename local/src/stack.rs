@@ -61,10 +61,9 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
             let moto = stack.start_moto(settings, work_dir).await?;
             moto_known.send_replace(Some(moto.address));
             let (ec2, ()) = tokio::try_join!(
-                start_ec2(settings, work_dir, moto.address),
+                stack.start_ec2(settings, work_dir, moto.address),
                 stack.provision(settings, moto.address)
             )?;
-            ec2_known.send_replace(Some(ec2.clone()));
             anyhow::Ok((moto, ec2))
         };
         let functions = async { stack.host.warm_up().await.map_err(anyhow::Error::from) };
@@ -85,7 +84,7 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
     );
     let schedule = tokio::spawn(scheduled);
     stack.announce(settings, work_dir, pid, started)?;
-    stack.load_ec2(settings, moto.address);
+    stack.provision_ec2(settings, moto.address, ec2.clone(), ec2_known);
     if let Err(reason) = ec2.can_host_instances() {
         eprintln!("This machine hosts no instances, so images are built without provisioning: {reason}\n");
     }
@@ -110,18 +109,6 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
     result
 }
 
-async fn start_ec2(settings: &Settings, work_dir: &WorkDir, moto: SocketAddr) -> anyhow::Result<Ec2> {
-    let options = Ec2Options {
-        moto: format!("http://{moto}").parse()?,
-        work_dir: work_dir.ec2(),
-        root_filesystem: settings.up.root_filesystem.clone(),
-        addresses: LoopbackBlock::claim_any()?,
-        consoles: Some(work_dir.logs().join("instances")),
-        instance_profile: InstanceProfile::default(),
-    };
-    Ok(Ec2::start(options).await?)
-}
-
 async fn listen(port: u16) -> anyhow::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.with_context(|| {
         format!("127.0.0.1:{port} is not free for the gateway; another stack may use it: take another with --gateway-port")
@@ -139,6 +126,8 @@ struct Stack {
     client: reqwest::Client,
     host: Arc<LambdaHost>,
     codebuild: Arc<CodeBuild>,
+    /// What a process needs to reach the stack's AWS.
+    environment: Vec<(String, String)>,
 }
 
 impl Stack {
@@ -165,7 +154,7 @@ impl Stack {
             region,
             environment.clone(),
         );
-        let mut runner_environment = environment;
+        let mut runner_environment = environment.clone();
         runner_environment.push(("CIAB_PACKER_BINARY".to_owned(), settings.up.packer.display().to_string()));
         let surroundings = codebuild::Surroundings {
             region: region.clone(),
@@ -177,7 +166,8 @@ impl Stack {
             isolate: codebuild::can_isolate().await,
         };
         let codebuild = CodeBuild::new(settings.template.runner_projects.clone(), surroundings);
-        Ok(Self { addresses, client, host: Arc::new(host), codebuild: Arc::new(codebuild) })
+        let (host, codebuild) = (Arc::new(host), Arc::new(codebuild));
+        Ok(Self { addresses, client, host, codebuild, environment })
     }
 
     async fn start_moto(&self, settings: &Settings, work_dir: &WorkDir) -> anyhow::Result<Moto> {
@@ -188,14 +178,42 @@ impl Stack {
         Ok(Moto::start(&settings.up.moto_server, port, &base_images, &folder, &log, &self.client).await?)
     }
 
-    /// After the stack is ready, beside whatever it does then.
-    fn load_ec2(&self, settings: &Settings, moto: SocketAddr) {
+    async fn start_ec2(
+        &self,
+        settings: &Settings,
+        work_dir: &WorkDir,
+        moto: SocketAddr,
+    ) -> anyhow::Result<Ec2> {
+        let mut environment = self.environment.clone();
+        let packer = InstanceProfile::place_of(&settings.up.packer);
+        environment.push(("CIAB_PACKER_BINARY".to_owned(), packer.display().to_string()));
+        let options = Ec2Options {
+            moto: format!("http://{moto}").parse()?,
+            work_dir: work_dir.ec2(),
+            root_filesystem: settings.up.root_filesystem.clone(),
+            addresses: LoopbackBlock::claim_any()?,
+            consoles: Some(work_dir.logs().join("instances")),
+            instance_profile: InstanceProfile { environment, programs: vec![settings.up.packer.clone()] },
+        };
+        Ok(Ec2::start(options).await?)
+    }
+
+    /// After the stack is ready, beside whatever it does then: calls to EC2 wait until it is done.
+    fn provision_ec2(
+        &self,
+        settings: &Settings,
+        moto: SocketAddr,
+        ec2: Ec2,
+        known: watch::Sender<Option<Ec2>>,
+    ) {
         let (client, region) = (self.client.clone(), settings.identity.region.clone());
+        let template = settings.template.clone();
         tokio::spawn(async move {
             let provisioner = Provisioner { moto, region: &region, client: &client };
-            if let Err(error) = provisioner.load_ec2().await {
-                tracing::warn!("moto's EC2: {}", crate::chain(&error));
+            if let Err(error) = provisioner.create_in_ec2(&template).await {
+                tracing::error!("no runner can be started on EC2: {}", crate::chain(&error));
             }
+            known.send_replace(Some(ec2));
         });
     }
 

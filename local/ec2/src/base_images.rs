@@ -51,6 +51,12 @@ pub(crate) fn list(root_filesystem: Option<&Path>) -> Value {
     Value::Array(BASE_IMAGES.iter().map(image).collect())
 }
 
+/// The base image of this machine's architecture.
+pub(crate) fn of_this_machine() -> Option<&'static str> {
+    let architecture = architecture_of_this_machine();
+    BASE_IMAGES.iter().find(|base| base.architecture == architecture).map(|base| base.id)
+}
+
 /// The architecture of a base image, as EC2 names it; `None` if the image is none of ours.
 pub(crate) fn architecture_of(image: &str) -> Option<&'static str> {
     BASE_IMAGES.iter().find(|base| base.id == image).map(|base| base.architecture)

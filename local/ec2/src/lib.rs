@@ -126,6 +126,11 @@ impl Ec2 {
         self.service.stop().await;
     }
 
+    /// The base image that this machine can boot, if there is one of its architecture.
+    pub fn base_image() -> Option<&'static str> {
+        base_images::of_this_machine()
+    }
+
     /// The base images, for the file that moto's `MOTO_AMIS_PATH` names. moto reads it only when it starts.
     pub fn base_images(root_filesystem: Option<&Path>) -> serde_json::Value {
         base_images::list(root_filesystem)

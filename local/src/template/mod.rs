@@ -79,6 +79,19 @@ pub(crate) struct RunnerProjectSpec {
     pub(crate) timeout_minutes: u64,
 }
 
+#[derive(Clone, Debug)]
+pub(crate) struct SecurityGroupSpec {
+    pub(crate) name: String,
+    pub(crate) description: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct LaunchTemplateSpec {
+    pub(crate) name: String,
+    /// `LaunchTemplateData`, in which a security group's name stands for its id.
+    pub(crate) data: Json,
+}
+
 /// Everything of the template that the local stack brings to life.
 #[derive(Clone, Debug)]
 pub(crate) struct StackTemplate {
@@ -89,6 +102,9 @@ pub(crate) struct StackTemplate {
     pub(crate) buckets: Vec<String>,
     pub(crate) state_machines: Vec<StateMachineSpec>,
     pub(crate) runner_projects: Vec<RunnerProjectSpec>,
+    pub(crate) instance_profiles: Vec<String>,
+    pub(crate) security_groups: Vec<SecurityGroupSpec>,
+    pub(crate) launch_templates: Vec<LaunchTemplateSpec>,
 }
 
 /// Reads `template.yaml`, and what it refers to, in the folder.
@@ -119,6 +135,9 @@ fn parse(
         buckets: Vec::new(),
         state_machines: Vec::new(),
         runner_projects: Vec::new(),
+        instance_profiles: Vec::new(),
+        security_groups: Vec::new(),
+        launch_templates: Vec::new(),
     };
     let globals = document.get("Globals").and_then(|globals| globals.get("Function")).unwrap_or(&Yaml::Null);
     for (name, body) in document.get("Resources").and_then(Yaml::as_mapping).into_iter().flatten() {
@@ -137,6 +156,15 @@ fn parse(
             "AWS::CodeBuild::Project" => {
                 template.runner_projects.push(runner_project(&resolver, properties)?)
             }
+            "AWS::IAM::InstanceProfile" => template.instance_profiles.push(resolver.physical_name(&name)?),
+            "AWS::EC2::SecurityGroup" => template.security_groups.push(SecurityGroupSpec {
+                name: resolver.physical_name(&name)?,
+                description: required_text(&resolver, properties, "GroupDescription")?,
+            }),
+            "AWS::EC2::LaunchTemplate" => template.launch_templates.push(LaunchTemplateSpec {
+                name: resolver.physical_name(&name)?,
+                data: resolver.resolve(required(properties, "LaunchTemplateData")?)?,
+            }),
             // Permissions, log groups and alarms have no part in what runs on one machine.
             _ => {}
         }
@@ -318,6 +346,10 @@ mod tests {
             stack_name: "ciab-local".into(),
             region: "us-east-1".into(),
             account: "123456789012".into(),
+            public_parameters: BTreeMap::from([(
+                "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64".into(),
+                "ami-1".into(),
+            )]),
         };
         let key = "0".repeat(64);
         let mut all: BTreeMap<String, String> = BTreeMap::from([("ApiKeySha256".to_owned(), key)]);
@@ -350,6 +382,27 @@ mod tests {
         assert_eq!(template.runner_projects[0].source_key, "runner/ciab-runner-x86_64.zip");
         assert_eq!(template.state_machines[0].name, "ciab-local-build-image");
         assert_eq!(template.tables[0]["TableName"], "ciab-local");
+    }
+
+    #[test]
+    fn the_runners_instances_are_as_closed_as_the_template_says() {
+        let template = ours(&[]).unwrap();
+        let launch = &template.launch_templates[0];
+        assert_eq!(launch.name, "ciab-local-runner");
+        assert_eq!(template.functions[0].environment["CIAB_RUNNER_LAUNCH_TEMPLATE"], launch.name);
+        assert_eq!(launch.data["ImageId"], "ami-1");
+        assert_eq!(launch.data["InstanceInitiatedShutdownBehavior"], "terminate");
+        assert_eq!(launch.data["MetadataOptions"]["HttpTokens"], "required");
+        assert_eq!(launch.data["SecurityGroupIds"][0], template.security_groups[0].name.as_str());
+        assert_eq!(launch.data.get("NetworkInterfaces"), None);
+        assert_eq!(launch.data.get("InstanceMarketOptions"), None);
+        let subnet =
+            [("RunnerSubnetId", "subnet-12345678"), ("RunnerVpcId", "vpc-12345678"), ("RunnerSpot", "true")];
+        let launch = &ours(&subnet).unwrap().launch_templates[0];
+        assert_eq!(launch.data["NetworkInterfaces"][0]["SubnetId"], "subnet-12345678");
+        assert_eq!(launch.data.get("SecurityGroupIds"), None);
+        assert_eq!(launch.data["InstanceMarketOptions"]["MarketType"], "spot");
+        assert!(ours(&subnet[..1]).unwrap_err().to_string().contains("RunnerVpcId"));
     }
 
     #[test]

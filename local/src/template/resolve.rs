@@ -17,6 +17,8 @@ pub(crate) struct StackIdentity {
     pub(crate) stack_name: String,
     pub(crate) region: String,
     pub(crate) account: String,
+    /// SSM's public parameters, as far as there is anything here that their values can name.
+    pub(crate) public_parameters: BTreeMap<String, String>,
 }
 
 /// Turns the template's YAML into plain JSON, with every reference replaced.
@@ -44,7 +46,7 @@ impl<'a> Resolver<'a> {
         let mut parameters = BTreeMap::new();
         for (name, declaration) in &declared {
             let Some(name) = name.as_str() else { continue };
-            let value = parameter_value(name, declaration, overrides.get(name))?;
+            let value = parameter_value(name, declaration, overrides.get(name), identity)?;
             parameters.insert(name.to_owned(), value);
         }
         let conditions = document.get("Conditions").and_then(Yaml::as_mapping);
@@ -72,7 +74,7 @@ impl<'a> Resolver<'a> {
                     if key == "Ref" || key.starts_with("Fn::") {
                         return Err(TemplateError::Unsupported(format!("{key} in its long form")));
                     }
-                    if !is_no_value(entry) {
+                    if let Some(entry) = self.chosen(entry)? {
                         object.insert(key, self.resolve(entry)?);
                     }
                 }
@@ -118,8 +120,8 @@ impl<'a> Resolver<'a> {
                 Ok(Json::String(parts.join(&separator)))
             }
             "!If" => {
-                let [condition, yes, no] = arguments::<3>(tag, value)?;
-                self.resolve(if self.condition(&scalar_text(condition)?)? { yes } else { no })
+                let chosen = self.branch(tag, value)?;
+                self.resolve(chosen)
             }
             "!Equals" => {
                 let [left, right] = arguments::<2>(tag, value)?;
@@ -129,12 +131,30 @@ impl<'a> Resolver<'a> {
                 let [inner] = arguments::<1>(tag, value)?;
                 Ok(json!(self.resolve(inner)? != json!(true)))
             }
+            "!Or" => {
+                let alternatives: Result<Vec<Json>, TemplateError> =
+                    value.as_sequence().into_iter().flatten().map(|item| self.resolve(item)).collect();
+                Ok(json!(alternatives?.contains(&json!(true))))
+            }
             "!Contains" => {
                 let [list, item] = arguments::<2>(tag, value)?;
                 let (list, item) = (self.resolve(list)?, self.resolve(item)?);
                 Ok(json!(list.as_array().is_some_and(|items| items.contains(&item))))
             }
             other => Err(TemplateError::Unsupported(other.to_owned())),
+        }
+    }
+
+    fn branch<'y>(&self, tag: &str, value: &'y Yaml) -> Result<&'y Yaml, TemplateError> {
+        let [condition, yes, no] = arguments::<3>(tag, value)?;
+        Ok(if self.condition(&scalar_text(condition)?)? { yes } else { no })
+    }
+
+    /// The entry itself, or what its conditions choose; none where that is `AWS::NoValue`.
+    fn chosen<'y>(&self, entry: &'y Yaml) -> Result<Option<&'y Yaml>, TemplateError> {
+        match entry {
+            Yaml::Tagged(tagged) if tagged.tag == "If" => self.chosen(self.branch("!If", &tagged.value)?),
+            entry => Ok((!is_no_value(entry)).then_some(entry)),
         }
     }
 
@@ -205,6 +225,10 @@ impl<'a> Resolver<'a> {
     fn attribute(&self, resource: &str, attribute: &str) -> Result<Json, TemplateError> {
         let StackIdentity { region, account, .. } = self.identity;
         let unresolved = || TemplateError::Unresolved(format!("{resource}.{attribute}"));
+        if (self.resource_type(resource)?, attribute) == ("AWS::EC2::SecurityGroup", "GroupId") {
+            // EC2 gives the id when it makes the group; up to then the name stands for it.
+            return Ok(json!(self.physical_name(resource)?));
+        }
         if attribute != "Arn" {
             return Err(unresolved());
         }
@@ -217,6 +241,7 @@ impl<'a> Resolver<'a> {
             "AWS::DynamoDB::Table" => format!("arn:aws:dynamodb:{region}:{account}:table/{name}"),
             "AWS::S3::Bucket" => format!("arn:aws:s3:::{name}"),
             "AWS::IAM::Role" => format!("arn:aws:iam::{account}:role/{name}"),
+            "AWS::IAM::InstanceProfile" => format!("arn:aws:iam::{account}:instance-profile/{name}"),
             "AWS::Logs::LogGroup" => format!("arn:aws:logs:{region}:{account}:log-group:{name}:*"),
             "AWS::CodeBuild::Project" => format!("arn:aws:codebuild:{region}:{account}:project/{name}"),
             _ => return Err(unresolved()),
@@ -233,12 +258,15 @@ impl<'a> Resolver<'a> {
     }
 
     /// The name the template gives a resource, or, as CloudFormation would, one made of stack and resource.
-    fn physical_name(&self, resource: &str) -> Result<String, TemplateError> {
+    pub(crate) fn physical_name(&self, resource: &str) -> Result<String, TemplateError> {
         let property = match self.resource_type(resource)? {
             "AWS::Serverless::Function" => "FunctionName",
             "AWS::DynamoDB::Table" => "TableName",
             "AWS::S3::Bucket" => "BucketName",
             "AWS::IAM::Role" => "RoleName",
+            "AWS::IAM::InstanceProfile" => "InstanceProfileName",
+            "AWS::EC2::SecurityGroup" => "GroupName",
+            "AWS::EC2::LaunchTemplate" => "LaunchTemplateName",
             "AWS::Logs::LogGroup" => "LogGroupName",
             "AWS::Serverless::StateMachine" | "AWS::CodeBuild::Project" | "AWS::SNS::Topic" => "Name",
             other => return Err(TemplateError::Unresolved(format!("the name of {resource} ({other})"))),
@@ -255,13 +283,25 @@ impl<'a> Resolver<'a> {
     }
 }
 
-fn parameter_value(name: &str, declaration: &Yaml, given: Option<&String>) -> Result<Json, TemplateError> {
+fn parameter_value(
+    name: &str,
+    declaration: &Yaml,
+    given: Option<&String>,
+    identity: &StackIdentity,
+) -> Result<Json, TemplateError> {
     let refused = |reason: String| TemplateError::Parameter { name: name.to_owned(), reason };
     let text = match (given, declaration.get("Default")) {
         (Some(given), _) => given.clone(),
         (None, Some(default)) => scalar_text(default)?,
         (None, None) => return Err(refused("it has no default and was not set".to_owned())),
     };
+    let kind = declaration.get("Type").and_then(Yaml::as_str).unwrap_or_default();
+    if kind.starts_with("AWS::SSM::Parameter::Value<") {
+        let known = identity.public_parameters.get(&text);
+        return known
+            .map(|value| json!(value))
+            .ok_or_else(|| refused(format!("`{text}` is no SSM parameter that the local stack has")));
+    }
     let is_list = declaration.get("Type").and_then(Yaml::as_str) == Some("CommaDelimitedList");
     let items: Vec<&str> =
         if is_list { text.split(',').map(str::trim).collect() } else { vec![text.as_str()] };
@@ -323,7 +363,12 @@ mod tests {
     use super::*;
 
     fn identity() -> StackIdentity {
-        StackIdentity { stack_name: "s".into(), region: "us-east-1".into(), account: "123456789012".into() }
+        StackIdentity {
+            stack_name: "s".into(),
+            region: "us-east-1".into(),
+            account: "123456789012".into(),
+            public_parameters: BTreeMap::from([("/images/newest".into(), "ami-1".into())]),
+        }
     }
 
     const DOCUMENT: &str = r#"
@@ -331,6 +376,7 @@ Parameters:
   Word: { Type: String, Default: one, AllowedPattern: "[a-z]+", ConstraintDescription: must be lower case }
   Words: { Type: CommaDelimitedList, Default: "one, two" }
   Count: { Type: Number, Default: 5, MinValue: 1, MaxValue: 9 }
+  Image: { Type: "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>", Default: /images/newest }
 Rules:
   WordIsAmongWords:
     Assertions: [{ Assert: !Contains [!Ref Words, !Ref Word], AssertDescription: Word must be one of Words }]
@@ -344,6 +390,9 @@ Probe:
   sub: !Sub "${Thing.Arn}/index/${Word}"
   choice: !If [Many, many, few]
   gone: !Ref AWS::NoValue
+  gone too: !If [Many, many, !Ref AWS::NoValue]
+  either: !Or [!Equals [a, b], !Equals [c, c]]
+  image: !Ref Image
 "#;
 
     fn probe(overrides: &[(&str, &str)]) -> Result<Json, TemplateError> {
@@ -356,8 +405,7 @@ Probe:
     #[test]
     fn references_get_their_values() {
         let arn = "arn:aws:dynamodb:us-east-1:123456789012:table/s-things";
-        let expected =
-            json!({"joined": "one,two", "arn": arn, "sub": format!("{arn}/index/one"), "choice": "few"});
+        let expected = json!({"joined": "one,two", "arn": arn, "sub": format!("{arn}/index/one"), "choice": "few", "either": true, "image": "ami-1"});
         assert_eq!(probe(&[]).unwrap(), expected);
         assert_eq!(probe(&[("Count", "9")]).unwrap()["choice"], "many");
     }
@@ -369,6 +417,7 @@ Probe:
         assert!(message(&[("Word", "three")]).contains("Word must be one of Words"));
         assert!(message(&[("Count", "10")]).contains("Count"));
         assert!(message(&[("Colour", "red")]).contains("Word, Words, Count"));
+        assert!(message(&[("Image", "/images/oldest")]).contains("/images/oldest"));
     }
 
     #[test]
