@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ciab_aws::{CodeBuildRunners, DynamoRecords, SystemClock};
+use ciab_aws::{DynamoRecords, SystemClock};
 use ciab_core::start_runner::{Deps, run};
-use ciab_lambda::{Error, serve_task, start_tracing, variable};
+use ciab_lambda::{Error, runners, serve_task, start_tracing, variable};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -13,7 +13,7 @@ async fn main() -> Result<(), Error> {
     let deps = Deps {
         clock: Arc::new(SystemClock),
         records: Arc::new(DynamoRecords::new(&aws, variable("CIAB_TABLE")?)),
-        runners: Arc::new(CodeBuildRunners::new(&aws, variable("CIAB_RUNNER_PROJECT")?)),
+        runners: Arc::new(runners(&aws)?),
     };
     serve_task(deps, run).await
 }

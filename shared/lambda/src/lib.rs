@@ -19,4 +19,4 @@ pub use metrics::{Measure, write_metrics};
 pub use serde::de::IgnoredAny as Ignored;
 pub use task::serve_task;
 pub use tracing_setup::start_tracing;
-pub use wiring::reconcile_deps;
+pub use wiring::{reconcile_deps, runners};

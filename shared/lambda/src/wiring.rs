@@ -1,9 +1,10 @@
-//! The one wiring that four functions share.
+//! The wiring that several functions share.
 
 use std::sync::Arc;
 
 use ciab_aws::{
-    CodeBuildRunners, DynamoRecords, Ec2Cloud, S3Objects, SdkConfig, StepFunctionsWorkflows, SystemClock,
+    AwsRunners, CodeBuildRunners, DynamoRecords, Ec2Cloud, Ec2RunnerSettings, Ec2Runners, S3Objects,
+    SdkConfig, StepFunctionsWorkflows, SystemClock,
 };
 use ciab_core::reconcile::Deps;
 use ciab_core::settings::InvalidSetting;
@@ -22,8 +23,26 @@ pub fn reconcile_deps(aws: &SdkConfig) -> Result<Deps, InvalidSetting> {
         clock: Arc::new(SystemClock),
         records: Arc::new(DynamoRecords::new(aws, variable("CIAB_TABLE")?)),
         objects: Arc::new(S3Objects::new(aws, variable("CIAB_BUCKET")?)),
-        runners: Arc::new(CodeBuildRunners::new(aws, variable("CIAB_RUNNER_PROJECT")?)),
+        runners: Arc::new(runners(aws)?),
         cloud: Arc::new(Ec2Cloud::new(aws)),
         workflows: Arc::new(StepFunctionsWorkflows::new(aws, variable("CIAB_STATE_MACHINE_ARN")?)),
+    })
+}
+
+/// Where Packer runs, of both kinds.
+///
+/// # Errors
+/// Names the first variable that is missing.
+pub fn runners(aws: &SdkConfig) -> Result<AwsRunners, InvalidSetting> {
+    let settings = Ec2RunnerSettings {
+        launch_template: variable("CIAB_RUNNER_LAUNCH_TEMPLATE")?,
+        stack: variable("CIAB_STACK")?,
+        bucket: variable("CIAB_BUCKET")?,
+        runner_sha256: variable("CIAB_RUNNER_SHA256").ok(),
+        log_filter: variable("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
+    };
+    Ok(AwsRunners {
+        codebuild: CodeBuildRunners::new(aws, variable("CIAB_RUNNER_PROJECT")?),
+        ec2: Ec2Runners::new(aws, settings),
     })
 }
