@@ -158,14 +158,14 @@ impl Build<'_> {
         .map_err(|error| runner_failed("no folder could be made for the build", &error))?;
 
         let (version, fetched) = tokio::join!(packer.version(), self.fetch_and_unpack(work.path()));
-        let version = version.map_err(|error| self.failure(error))?;
+        let version = version.map_err(|error| self.failure(error, None))?;
         fetched?;
         findings.seconds.fetch = Some(began.elapsed().as_secs_f64());
         findings.packer_version = Some(version.text.clone());
 
         if version.has_init() {
             let began = Instant::now();
-            let run = packer.init().await.map_err(|error| self.failure(error))?;
+            let run = packer.init().await.map_err(|error| self.failure(error, Some("packer init")))?;
             findings.seconds.init = Some(began.elapsed().as_secs_f64());
             if !run.ended.status.success() {
                 return Err(self.packer_failed(FailureName::PackerFailed, &run, Some("packer init")));
@@ -173,7 +173,7 @@ impl Build<'_> {
         }
 
         let began = Instant::now();
-        let run = packer.validate().await.map_err(|error| self.failure(error))?;
+        let run = packer.validate().await.map_err(|error| self.failure(error, Some("packer validate")))?;
         findings.seconds.validate = Some(began.elapsed().as_secs_f64());
         if !run.ended.status.success() {
             return Err(self.packer_failed(FailureName::TemplateInvalid, &run, Some("packer validate")));
@@ -182,10 +182,13 @@ impl Build<'_> {
         let began = Instant::now();
         let run = packer.build(self.ledger).await;
         findings.seconds.build = Some(began.elapsed().as_secs_f64());
-        if let Ok(run) = &run {
-            findings.images = run.told.images().to_vec();
-        }
-        let run = run.map_err(|error| self.failure(error))?;
+        let told = match &run {
+            Ok(run) => Some(&run.told),
+            Err(PackerError::Stopped { told, .. }) => Some(told.as_ref()),
+            Err(PackerError::NotStarted { .. } | PackerError::NoVersion { .. }) => None,
+        };
+        findings.images = told.map(|told| told.images().to_vec()).unwrap_or_default();
+        let run = run.map_err(|error| self.failure(error, None))?;
         if !run.ended.status.success() || run.told.error_count() > 0 {
             return Err(self.packer_failed(FailureName::PackerFailed, &run, None));
         }
@@ -240,12 +243,12 @@ impl Build<'_> {
         }
     }
 
-    fn failure(&self, error: PackerError) -> BuildFailure {
+    fn failure(&self, error: PackerError, step: Option<&str>) -> BuildFailure {
         match error {
             PackerError::Stopped { reason, told } => {
                 let last = told.failed_or_last_step();
-                self.stopped(reason)
-                    .at(last.step.map(|step| self.log.masked(&step)), self.lines(last.last_lines))
+                let step = step.map(str::to_owned).or(last.step);
+                self.stopped(reason).at(step.map(|step| self.log.masked(&step)), self.lines(last.last_lines))
             }
             PackerError::NotStarted { .. } | PackerError::NoVersion { .. } => {
                 BuildFailure::new(FailureName::RunnerFailed, with_sources(&error))
