@@ -11,8 +11,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::failure::BuildFailure;
 use crate::stop::{StopReason, StopSwitch};
 
-/// How often the state machine hears of us.
-const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often the state machine hears of us, and we of it: a build that was cancelled pays for an instance until then. The
+/// call costs nothing (only transitions are billed) and its quota takes thousands of builds. Far more often than
+/// `HeartbeatSeconds`, so that some may be lost.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 /// When to ask again where nobody seems to wait: a token may become known a moment after its bearer has started.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How long one call may take.
