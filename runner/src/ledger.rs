@@ -111,3 +111,114 @@ async fn store(objects: Arc<dyn ObjectStore>, key: String, mut changes: watch::R
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packer_output::decode;
+
+    /// A line that has something of Packer's in it, or nothing.
+    fn line() -> impl Strategy<Value = String> {
+        let kind = prop_oneof![Just("say"), Just("message"), Just("error"), Just("shout")];
+        let name = prop_oneof![
+            Just("==> amazon-ebs.x: ".to_owned()),
+            Just("    amazon-ebs.x: ".to_owned()),
+            Just("==> amazon-ebs.x (shell-local): ".to_owned()),
+            "==> [a-z]{1,9}\\.[a-z]{1,9}: ",
+            Just(String::new()),
+            ".{0,20}",
+        ];
+        let words = prop_oneof![
+            Just("Copying/Encrypting AMI (ami-7e319ab59b900e8a7) to other regions...".to_owned()),
+            "Copying to: [a-z]{2}-[a-z]{4,9}-[0-9]",
+            "Adding tags to AMI \\(ami-[0-9a-f]{17}\\)...",
+            "Instance ID: i-[0-9a-f]{17}",
+            "Creating temporary keypair: .{0,300}",
+            "Running post-processor: .{0,20}",
+            "Provisioning with .{0,20}",
+            "Build '[a-z.-]{1,20}' (finished after|errored after|errored:|) .{0,20}",
+            "(Adding tags to AMI|Waiting for instance|Creating AMI|security group ID:)[ (]?.{0,9}",
+            ".{0,60}",
+        ];
+        prop_oneof![
+            8 => (kind, name, words).prop_map(|(kind, name, words)| format!("1,,ui,{kind},{name}{words}")),
+            1 => "1,[a-z.]{0,9},artifact,[0-9],id,([a-z]{2}-east-1:ami-[0-9a-f]{17}[,]?){0,3}",
+            1 => ".{0,80}",
+        ]
+    }
+
+    fn sizes(ledger: &Ledger) -> Vec<usize> {
+        let Ledger {
+            instances,
+            volumes,
+            security_groups,
+            key_pairs,
+            images,
+            snapshots,
+            launch_templates,
+            instance_profiles,
+            roles,
+            copy_regions,
+            begun,
+            provisioned,
+        } = ledger;
+        let all: [&BTreeSet<String>; 12] = [
+            instances,
+            volumes,
+            security_groups,
+            key_pairs,
+            images,
+            snapshots,
+            launch_templates,
+            instance_profiles,
+            roles,
+            copy_regions,
+            begun,
+            provisioned,
+        ];
+        all.iter().map(|set| set.len()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_printed_is_noted_without_panic_and_within_bounds(
+            lines in prop::collection::vec(line(), 0..60),
+        ) {
+            let mut notes = Notes::default();
+            for line in &lines {
+                let before = notes.ledger().clone();
+                let changed = notes.note(&decode(line));
+                prop_assert_eq!(changed, *notes.ledger() != before, "{}", line);
+                prop_assert!(notes.ledger().provisioned.is_subset(&notes.ledger().begun), "{}", line);
+            }
+            prop_assert!(sizes(notes.ledger()).iter().all(|size| *size <= 200));
+            let stored = serde_json::to_vec(notes.ledger()).unwrap();
+            prop_assert_eq!(&serde_json::from_slice::<Ledger>(&stored).unwrap(), notes.ledger());
+        }
+    }
+
+    #[test]
+    fn a_flood_of_builds_names_and_regions_is_bounded() {
+        let mut notes = Notes::default();
+        for n in 0..5_000_u64 {
+            let letters = n.to_string().replace(|c: char| c.is_ascii_digit(), "x")
+                + &"y".repeat(usize::try_from(n % 17).unwrap());
+            for said in [
+                "Copying/Encrypting AMI (ami-7e319ab59b900e8a7) to other regions...".to_owned(),
+                format!("Copying to: {letters}-{letters}-{}", n % 10),
+                format!("Adding tags to AMI (ami-{n:017x})..."),
+                format!("Tagging snapshot: snap-{n:017x}"),
+                format!("Creating temporary keypair: {}{n}", "k".repeat(200)),
+            ] {
+                notes.note(&decode(&format!("1,,ui,say,==> b{n}.x: {said}")));
+                notes.note(&decode(&format!("1,,ui,say,==> b0.x: {said}")));
+            }
+        }
+        assert!(sizes(notes.ledger()).iter().all(|size| *size <= 200), "{:?}", sizes(notes.ledger()));
+        assert!(serde_json::to_vec(notes.ledger()).unwrap().len() < 256 * 1024);
+    }
+}

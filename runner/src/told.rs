@@ -99,10 +99,12 @@ impl Told {
             self.hear_failure(build, &ui.text);
         } else if let (Some(build), None, UiKind::Say) = (&ui.build, &ui.post_processor, ui.kind) {
             self.hear_step(build, ui.said());
-        } else if ui.kind == UiKind::Error && ui.build.is_none() && is_complaint(&ui.text) {
-            if self.complaints.len() < MOST_NAMED {
-                self.complaints.push(template_complaint(&ui.text));
-            }
+        } else if ui.kind == UiKind::Error
+            && ui.build.is_none()
+            && is_complaint(&ui.text)
+            && self.complaints.len() < MOST_NAMED
+        {
+            self.complaints.push(template_complaint(&ui.text));
         }
         let text = ui.text_without_build();
         for line in text.trim_matches('\n').split('\n') {

@@ -6,8 +6,9 @@ mod world;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ciab_core::build::{FailureKind, Stage};
+use ciab_core::build::{Artifact, Failure, FailureKind, Stage};
 use ciab_core::ledger::Ledger;
+use ciab_core::manifest::Outcome;
 use ciab_runner::report::Reported;
 use ciab_runner::stop::StopReason;
 use serde_json::json;
@@ -18,6 +19,10 @@ say 'Creating temporary keypair: packer_1'
 message 'Instance ID: i-0123456789abcdef0'
 artifact 'us-east-1:ami-0123456789abcdef0%!(PACKER_COMMA)us-west-2:ami-0123456789abcdef1'
 ";
+
+fn artifact(region: &str, image_id: &str) -> Artifact {
+    Artifact { region: region.parse().expect("a region"), image_id: image_id.parse().expect("an AMI's id") }
+}
 
 #[tokio::test]
 async fn a_build_that_succeeds_reports_its_images() {
@@ -178,6 +183,76 @@ async fn at_the_deadline_the_time_out_is_reported_in_the_documented_words() {
     assert_eq!(name, "BuildTimedOut");
     assert_eq!(failure.message, "Packer build timed out after 1800 seconds");
     assert_eq!(failure.kind, FailureKind::TimedOut);
+    assert_eq!(world.outcome(), Outcome::Failed(failure), "the manifest says the same");
+}
+
+#[tokio::test]
+async fn a_time_out_tells_what_packer_was_at_and_the_lines_before() {
+    let world = World::new(
+        r#"
+        stop() {
+            line ',ui,error,Cancelling build after receiving terminated'
+            say 'Provisioning step had errors: Running the cleanup provisioner%!(PACKER_COMMA) if present...'
+            say 'Terminating the source AWS instance...'
+            exit 1
+        }
+        trap stop TERM
+        say 'Provisioning with shell script: install.sh'; message 'fetching'
+        touch "$PACKER_TEST_FOLDER/started"; while :; do sleep 0.05; done
+        "#,
+    );
+    stopped_once_started(&world, StopReason::Deadline).await;
+    let (name, failure) = world.failure();
+    assert_eq!(name, "BuildTimedOut");
+    assert_eq!(failure.step.as_deref(), Some("Provisioning with shell script: install.sh"));
+    assert!(failure.last_log_lines.contains(&"fetching".to_owned()), "{:?}", failure.last_log_lines);
+    assert_eq!(world.outcome(), Outcome::Failed(failure));
+}
+
+#[tokio::test]
+async fn what_ends_well_at_its_deadline_has_succeeded() {
+    let world = World::new(
+        r"
+        trap 'artifact us-east-1:ami-0123456789abcdef0; exit 0' TERM
+        touch $PACKER_TEST_FOLDER/started; while :; do sleep 0.05; done
+        ",
+    );
+    stopped_once_started(&world, StopReason::Deadline).await;
+    assert!(matches!(world.told(), Told::Success(_)));
+    let made = vec![artifact("us-east-1", "ami-0123456789abcdef0")];
+    assert_eq!(world.outcome(), Outcome::Succeeded(made));
+}
+
+#[tokio::test]
+async fn an_image_of_a_build_that_was_cancelled_all_the_same_is_no_success() {
+    // As Packer 1.6.6 does when it is told to stop after its AMI is made: it skips what is left, calls the build finished,
+    // names no artifact, and ends with 1.
+    let world = World::new(
+        r#"
+        stop() {
+            line ',ui,error,Cancelling build after receiving terminated'
+            line ",ui,say,Build 'amazon-ebs.x' finished after 2 seconds."
+            line ',ui,say,Cleanly cancelled builds after being interrupted.'
+            exit 1
+        }
+        trap stop TERM
+        say 'Adding tags to AMI (ami-0123456789abcdef0)...'
+        touch "$PACKER_TEST_FOLDER/started"; while :; do sleep 0.05; done
+        "#,
+    );
+    stopped_once_started(&world, StopReason::Deadline).await;
+    assert_eq!(world.failure().0, "BuildTimedOut");
+    assert!(matches!(world.outcome(), Outcome::Failed(_)));
+}
+
+/// Runs the build, and stops it for this reason once its Packer has made the file `started`.
+async fn stopped_once_started(world: &World, reason: StopReason) {
+    let stopper = async {
+        until("the build", || world.path("started").exists()).await;
+        world.switch.stop(reason);
+    };
+    let (reported, ()) = tokio::join!(world.run(), stopper);
+    assert!(matches!(reported, Reported::Yes));
 }
 
 #[tokio::test]
@@ -238,13 +313,10 @@ async fn what_packer_leaves_behind_keeps_neither_running_nor_the_build_waiting()
 async fn a_runner_that_is_told_to_end_stops_packer_and_says_so() {
     let world =
         World::new("trap 'exit 1' TERM; touch $PACKER_TEST_FOLDER/started; while :; do sleep 0.05; done");
-    let stopper = async {
-        until("the build", || world.path("started").exists()).await;
-        world.switch.stop(StopReason::Signal);
-    };
-    tokio::join!(world.run(), stopper);
+    stopped_once_started(&world, StopReason::Signal).await;
     let (name, failure) = world.failure();
     assert_eq!(name, "RunnerFailed");
+    assert_eq!(failure.kind, FailureKind::Failed, "Packer was cancelled: how it ended is known");
     assert!(failure.message.contains("told to end"), "{}", failure.message);
 }
 
@@ -254,6 +326,8 @@ async fn a_build_that_nobody_waits_for_is_stopped() {
     world.task.gone.store(true, Ordering::SeqCst);
     assert!(matches!(world.run().await, Reported::NobodyWaits));
     assert_eq!(world.objects.json("manifest.json").unwrap()["outcome"], "RunnerFailed");
+    let Outcome::Failed(failure) = world.outcome() else { panic!("it succeeded") };
+    assert_eq!(failure.kind, FailureKind::Failed, "Packer was cancelled: how it ended is known");
 }
 
 #[tokio::test]
@@ -315,13 +389,41 @@ async fn secrets_are_in_neither_log_nor_report_nor_manifest() {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_down_holds_up_neither_packer_nor_the_report() {
+async fn a_bucket_that_is_down_does_not_hold_up_packer_and_the_manifest_is_there_before_the_report() {
     let world = World::new(
-        "for n in $(seq 2000); do message \"line $n\"; done; artifact us-east-1:ami-0123456789abcdef0",
+        "for n in $(seq 2000); do message \"line $n\"; done; artifact us-east-1:ami-0123456789abcdef0; \
+         touch $PACKER_TEST_FOLDER/ended",
     );
     world.objects.down.store(true, Ordering::SeqCst);
-    assert!(matches!(world.run().await, Reported::Yes));
+    let watcher = async {
+        until("Packer's end", || world.path("ended").exists()).await;
+        until("a try to store the manifest", || world.objects.refused("manifest.json") > 1).await;
+        assert!(world.task.told.lock().unwrap().is_empty(), "the report waits for the manifest");
+        world.objects.down.store(false, Ordering::SeqCst);
+    };
+    let (reported, ()) = tokio::join!(world.run(), watcher);
+    assert!(matches!(reported, Reported::Yes));
     assert!(matches!(world.told(), Told::Success(_)));
+    assert_eq!(world.task.stored_before_report.lock().unwrap().as_deref(), Some("succeeded"));
+}
+
+#[tokio::test]
+async fn a_report_that_is_lost_leaves_a_manifest_that_the_life_of_a_build_can_be_decided_by() {
+    for (script, outcome) in [
+        (
+            "artifact us-east-1:ami-0123456789abcdef0",
+            Outcome::Succeeded(vec![artifact("us-east-1", "ami-0123456789abcdef0")]),
+        ),
+        (
+            "line ',error-count,1'; line 'amazon-ebs.x,error,it broke'; exit 1",
+            Outcome::Failed(Failure::of(Stage::RunPacker, "it broke")),
+        ),
+    ] {
+        let world = World::new(script);
+        world.task.gone_for_reports.store(true, Ordering::SeqCst);
+        assert!(matches!(world.run().await, Reported::NobodyWaits));
+        assert_eq!(world.outcome(), outcome);
+    }
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use ciab_core::ledger::Ledger;
 use ciab_runner::stop::StopReason;
 use world::{World, until};
 
@@ -109,4 +111,76 @@ async fn at_the_deadline_packer_is_cancelled_and_nothing_of_its_tree_stays() {
     tokio::join!(world.run(), stopper);
     assert_eq!(world.failure().0, "BuildTimedOut");
     assert!(world.objects.log_text().contains("Cancelling build after receiving terminated"));
+}
+
+#[tokio::test]
+async fn of_two_builds_that_fail_the_first_is_told_and_the_other_named() {
+    let template = r#"
+source "null" "first" {
+  communicator = "none"
+}
+source "null" "second" {
+  communicator = "none"
+}
+build {
+  sources = ["source.null.first", "source.null.second"]
+  provisioner "shell-local" {
+    only   = ["null.first"]
+    inline = ["echo one >&2", "exit 3"]
+  }
+  provisioner "shell-local" {
+    only   = ["null.second"]
+    inline = ["while [ ! -e $PACKER_TEST_FOLDER/go ]; do sleep 0.05; done", "exit 4"]
+  }
+}
+"#;
+    let world = world(template, "{}");
+    let watcher = async {
+        until("the first to fail", || world.objects.log_text().contains("Build 'null.first' errored")).await;
+        std::fs::write(world.path("go"), "").expect("the file can be written");
+    };
+    tokio::join!(world.run(), watcher);
+    let (name, failure) = world.failure();
+    assert_eq!(name, "PackerFailed");
+    assert!(
+        failure.message.starts_with("null.first: Script exited with non-zero exit status: 3"),
+        "{}",
+        failure.message
+    );
+    assert!(failure.message.ends_with("(also failed: null.second)"), "{}", failure.message);
+    assert!(failure.last_log_lines.contains(&"one".to_owned()), "{:?}", failure.last_log_lines);
+    let ledger: Ledger =
+        serde_json::from_value(world.objects.json("ledger.json").expect("a ledger")).expect("a ledger");
+    assert_eq!(ledger.begun, ["null.first".to_owned(), "null.second".to_owned()].into());
+    assert_eq!(ledger.provisioned, BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_post_processor_that_fails_is_the_step_that_failed() {
+    // The null builder makes an artifact too.
+    let template = with_provisioner(r#""true""#).trim_end().trim_end_matches('}').to_owned()
+        + "  post-processor \"shell-local\" {\n    inline = [\"echo checking\", \"exit 5\"]\n  }\n}\n";
+    let world = world(&template, "{}");
+    world.run().await;
+    let (name, failure) = world.failure();
+    assert_eq!(name, "PackerFailed");
+    assert!(
+        failure.message.starts_with("Post-processor failed: Script exited with non-zero exit status: 5"),
+        "{}",
+        failure.message
+    );
+    assert_eq!(failure.step.as_deref(), Some("Running post-processor: shell-local"));
+    assert!(failure.last_log_lines.contains(&"checking".to_owned()), "{:?}", failure.last_log_lines);
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_killed_is_told_as_a_crash() {
+    // The script's group is Packer's own: the builder's plugin in it is ended by its process id.
+    let kill = r#""for p in /proc/[0-9]*; do case \"$(tr '\\0' ' ' < $p/cmdline 2>/dev/null)\" in *'plugin packer-builder-null'*) [ \"$(cut -d' ' -f5 $p/stat)\" = \"$(cut -d' ' -f5 /proc/$$/stat)\" ] && kill -9 $${p#/proc/};; esac; done; sleep 1""#;
+    let world = world(&with_provisioner(kill), "{}");
+    world.run().await;
+    let (name, failure) = world.failure();
+    assert_eq!(name, "PackerFailed");
+    assert!(failure.message.starts_with("A plugin of Packer's crashed: "), "{}", failure.message);
+    assert!(failure.step.as_deref().is_some_and(|step| step.starts_with("Running local shell script")));
 }

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use ciab_core::build::Failure;
 use ciab_core::ids::BuildId;
 use ciab_core::log::{Line, read_chunk};
+use ciab_core::manifest::{Manifest, Outcome};
 use ciab_core::ports::{ObjectStore, PortError, TaskState, TaskTokens};
 use ciab_runner::configuration::Configuration;
 use ciab_runner::report::Reported;
@@ -42,6 +43,8 @@ pub struct MemoryObjects {
     pub stored: Mutex<BTreeMap<String, Vec<u8>>>,
     pub writes: Mutex<Vec<(String, Vec<u8>)>>,
     pub down: AtomicBool,
+    /// Keys of the writes that were refused while it was down.
+    pub refused: Mutex<Vec<String>>,
 }
 
 #[async_trait]
@@ -51,6 +54,7 @@ impl ObjectStore for MemoryObjects {
     }
     async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), PortError> {
         if self.down.load(Ordering::SeqCst) {
+            self.refused.lock().unwrap().push(key.to_owned());
             return Err(unavailable());
         }
         self.writes.lock().unwrap().push((key.to_owned(), body.clone()));
@@ -69,6 +73,11 @@ impl MemoryObjects {
     pub fn json(&self, name: &str) -> Option<Value> {
         let stored = self.stored.lock().unwrap();
         stored.get(&format!("builds/{BUILD}/{name}")).map(|body| serde_json::from_slice(body).unwrap())
+    }
+
+    /// How many writes of this name were refused.
+    pub fn refused(&self, name: &str) -> usize {
+        self.refused.lock().unwrap().iter().filter(|key| key.ends_with(name)).count()
     }
 
     /// The log's lines, after a check that its chunks are numbered without a gap.
@@ -104,6 +113,12 @@ pub struct OneTask {
     pub answers_to_lose: AtomicU32,
     /// So many reports do not arrive.
     pub reports_to_lose: AtomicU32,
+    /// Its heartbeats are heard, but it has ended when the report comes.
+    pub gone_for_reports: AtomicBool,
+    /// The bucket, to see what is in it when the report comes.
+    pub objects: Arc<MemoryObjects>,
+    /// The outcome in the manifest when the report came.
+    pub stored_before_report: Mutex<Option<String>>,
 }
 
 impl OneTask {
@@ -112,7 +127,11 @@ impl OneTask {
             self.reports_to_lose.fetch_sub(1, Ordering::SeqCst);
             return Err(unavailable());
         }
-        if self.gone.swap(true, Ordering::SeqCst) {
+        *self.stored_before_report.lock().unwrap() = self
+            .objects
+            .json("manifest.json")
+            .map(|manifest| manifest["outcome"].as_str().unwrap().to_owned());
+        if self.gone.swap(true, Ordering::SeqCst) || self.gone_for_reports.load(Ordering::SeqCst) {
             return Ok(TaskState::Gone);
         }
         self.told.lock().unwrap().push(told);
@@ -187,7 +206,8 @@ impl World {
             ("CIAB_TASK_TOKEN".into(), TOKEN.into()),
             ("PACKER_TEST_FOLDER".into(), folder.path().into()),
         ];
-        Self { objects, task: Arc::default(), switch: StopSwitch::new(), configuration, environment, folder }
+        let task = Arc::new(OneTask { objects: objects.clone(), ..OneTask::default() });
+        Self { objects, task, switch: StopSwitch::new(), configuration, environment, folder }
     }
 
     pub fn ports(&self) -> Ports {
@@ -216,6 +236,12 @@ impl World {
             Told::Failure(name, cause) => (name, serde_json::from_str(&cause).unwrap()),
             Told::Success(output) => panic!("the build succeeded: {output}"),
         }
+    }
+
+    /// How the manifest says that Packer ended.
+    pub fn outcome(&self) -> Outcome {
+        let manifest: Manifest = serde_json::from_value(self.objects.json("manifest.json").unwrap()).unwrap();
+        manifest.outcome().unwrap()
     }
 
     /// Command lines of living processes that were started within this build.
