@@ -48,7 +48,7 @@ pub struct Output {
     pub heartbeat_secs: i64,
 }
 
-/// How long a runner may give no sign of life. It gives one every 30 seconds; CodeBuild takes minutes to start one.
+/// How long a runner may give no sign of life. It gives one every 10 seconds; CodeBuild takes minutes to start one.
 const HEARTBEAT: SignedDuration = SignedDuration::from_secs(300);
 
 /// The folder inside of the bundle that Packer is run in.
