@@ -41,6 +41,8 @@ pub struct Observation {
     pub outcome: Option<Option<Outcome>>,
     /// What EC2 and IAM hold that may be its own; none where nobody looked.
     pub resources: Option<Vec<Resource>>,
+    /// Whether its AMIs were looked at just now, to record that it succeeded, and EC2 does not show them whole.
+    pub images_not_ready: bool,
     /// What the runner noted.
     pub ledger: Ledger,
 }
@@ -48,7 +50,14 @@ pub struct Observation {
 impl Observation {
     /// Nobody has looked at anything.
     pub fn nothing() -> Self {
-        Self { execution: None, runners: None, outcome: None, resources: None, ledger: Ledger::default() }
+        Self {
+            execution: None,
+            runners: None,
+            outcome: None,
+            resources: None,
+            images_not_ready: false,
+            ledger: Ledger::default(),
+        }
     }
 }
 
@@ -166,6 +175,7 @@ fn reported(seen: &Observation, ago: SignedDuration, execution_ended: bool, told
     match &seen.outcome {
         None => vec![Action::LookForOutcome],
         Some(Some(Outcome::Succeeded(_))) if state_machine_has(FINISH_GRACE) => Vec::new(),
+        Some(Some(Outcome::Succeeded(_))) if seen.images_not_ready => vec![Action::Wait],
         Some(Some(Outcome::Succeeded(artifacts))) => {
             vec![Action::Finish(artifacts.clone()), Action::StopExecution]
         }
@@ -204,17 +214,22 @@ fn undecided(record: &BuildRecord, seen: &Observation, stack: &str, now: Timesta
         return actions;
     }
     let patience_is_over = record.failing_since.is_some_and(|since| now.duration_since(since) > FINISH_GRACE);
+    // EC2 may be late to show them, but not for ever. However late it is, they are looked at once more before it is doomed:
+    // nobody may have come by in the meantime.
+    let finish = |artifacts| match (seen.images_not_ready, patience_is_over) {
+        (false, _) => vec![Action::Finish(artifacts), Action::Wait],
+        (true, false) => vec![Action::Wait],
+        (true, true) => vec![Action::Doom(None)],
+    };
     match &seen.outcome {
         None => vec![Action::LookForOutcome],
         Some(Some(Outcome::Failed(failure))) => vec![Action::Doom(Some(failure.clone()))],
-        // EC2 may be late to show it; but not for ever.
-        Some(Some(Outcome::Succeeded(_))) if patience_is_over => vec![Action::Doom(None)],
-        Some(Some(Outcome::Succeeded(artifacts))) => vec![Action::Finish(artifacts.clone()), Action::Wait],
+        Some(Some(Outcome::Succeeded(artifacts))) => finish(artifacts.clone()),
         Some(None) => match &seen.resources {
             None => vec![Action::LookForResources],
             Some(found) => match complete_images(record, found, stack, &seen.ledger) {
-                Some(artifacts) if !patience_is_over => vec![Action::Finish(artifacts), Action::Wait],
-                Some(_) | None => vec![Action::Doom(None)],
+                Some(artifacts) => finish(artifacts),
+                None => vec![Action::Doom(None)],
             },
         },
     }
@@ -588,10 +603,14 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_never_gets_ready_is_not_waited_for_for_ever() {
+    fn an_image_that_never_gets_ready_is_not_waited_for_for_ever_and_never_given_up_unseen() {
         let seen = after(ENDED, Some(Outcome::Succeeded(made(AMI))));
+        let not_ready = Observation { images_not_ready: true, ..seen.clone() };
+        let late = "2026-03-25T14:46:00Z";
         assert_eq!(decided(&lost(), &seen, DURING), [Action::Finish(made(AMI)), Action::Wait]);
-        assert_eq!(decided(&lost(), &seen, "2026-03-25T14:46:00Z"), [Action::Doom(None)]);
+        assert_eq!(decided(&lost(), &not_ready, DURING), [Action::Wait]);
+        assert_eq!(decided(&lost(), &seen, late), [Action::Finish(made(AMI)), Action::Wait]);
+        assert_eq!(decided(&lost(), &not_ready, late), [Action::Doom(None)]);
     }
 
     #[test]

@@ -284,7 +284,10 @@ impl Going {
                 }
                 Action::Finish(artifacts) => match self.finish(deps, &artifacts).await {
                     Ok(()) => changed = true,
-                    Err(StepError::ImageNotReady(_)) => return Ok(Next::ComeBack),
+                    Err(StepError::ImageNotReady(_)) => {
+                        self.seen.images_not_ready = true;
+                        return Ok(Next::Decide);
+                    }
                     Err(StepError::ImageRejected(message)) => {
                         let failure = Failure::of(Stage::FinishBuild, message);
                         self.record.begin_clean_up(failure, now)?;
