@@ -12,7 +12,7 @@ use crate::ids::{BuildId, ImageId, Region};
 use crate::image::{ImageRecord, ImageStatus};
 use crate::ports::{CloudImage, Write};
 use crate::reconcile::Deps;
-use crate::resource::is_tagged;
+use crate::resource::{is_tagged, tag};
 use crate::step::StepError;
 
 /// The tag of an image that was made by a local stack that could not host instances.
@@ -39,8 +39,8 @@ pub struct Output {
 /// Does the step.
 ///
 /// # Errors
-/// `ImageNotReady` while EC2 calls an AMI `pending`; `ImageRejected` for one that is not this build's; otherwise those that
-/// every step has.
+/// `ImageNotReady` while EC2 calls an AMI `pending` or shows no owner's tags on it; `ImageRejected` for one that is not this
+/// build's; otherwise those that every step has.
 pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
     let id = input.build_id;
     let mut record = deps.records.build(id).await?.ok_or(StepError::BuildMissing(id))?;
@@ -116,12 +116,17 @@ fn verified(
     image: Option<CloudImage>,
 ) -> Result<CloudImage, StepError> {
     // EC2 may not know yet what it has just made: what is not there is not ready.
-    let Some(image) = image else { return Err(StepError::ImageNotReady(id.to_string())) };
+    let not_ready = |what: &str| Err(StepError::ImageNotReady(format!("the AMI {id} {what} yet")));
+    let Some(image) = image else { return not_ready("is not available") };
     if image.pending {
-        return Err(StepError::ImageNotReady(id.to_string()));
+        return not_ready("is not available");
     }
     if !image.available {
         return Err(StepError::ImageRejected(format!("the AMI {id} is not available in EC2")));
+    }
+    // Packer tags an AMI last, and EC2 may show that late.
+    if !image.tags.contains_key(tag::STACK) && !image.tags.contains_key(tag::BUILD_ID) {
+        return not_ready("does not carry this build's tags");
     }
     if !is_tagged(&image.tags, stack, record.build_id) {
         return Err(StepError::ImageRejected(format!("the AMI {id} does not carry this build's tags")));

@@ -22,8 +22,8 @@ pub enum StepError {
     /// The build has ended, or fails already: there is nothing left to do for this step.
     #[error("the build goes no further: {0}")]
     BuildEnded(#[from] NotAllowed),
-    /// The AMI is not available yet.
-    #[error("the image {0} is not available yet")]
+    /// The AMI is not available yet, or EC2 does not show its tags yet.
+    #[error("{0}")]
     ImageNotReady(String),
     /// What Packer made is not the image that was asked for.
     #[error("{0}")]

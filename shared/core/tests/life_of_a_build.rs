@@ -271,6 +271,18 @@ async fn an_ami_that_is_not_this_builds_is_not_recorded() {
     world.state(|state| assert!(state.images.is_empty()));
 }
 
+#[tokio::test]
+async fn an_ami_whose_tags_ec2_does_not_show_yet_is_waited_for() {
+    let world = World::new();
+    let id = running(&world).await;
+    world.ami_appears(id, AMI, false);
+    let tags = world.state(|state| std::mem::take(&mut state.amis[0].tags));
+    assert!(matches!(finish(&world, id).await, Err(StepError::ImageNotReady(_))));
+    world.state(|state| state.amis[0].tags = tags);
+    finish(&world, id).await.unwrap();
+    assert_eq!(world.build(id).status, BuildStatus::Succeeded);
+}
+
 async fn delete(world: &World, id: &str, dry_run: bool) -> Result<HttpResponse, ApiError> {
     let mut request = HttpRequest::default();
     request.path_parameters.insert("image_id".into(), id.into());
