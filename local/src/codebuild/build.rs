@@ -153,7 +153,7 @@ impl Build {
         let progress = self.lock();
         let phases: Vec<Json> = progress.phases.iter().map(describe_phase).collect();
         let current = progress.phases.last().map_or("SUBMITTED", |phase| phase.name);
-        let of_project = self.project.environment.iter().map(|(name, value)| (name, value));
+        let of_project = self.project.environment.iter();
         let own = self.variables.iter().map(|(name, value)| (name, value));
         let variables: Vec<Json> = of_project
             .chain(own)
