@@ -63,12 +63,16 @@ case $AWS_REGION in
 cn-*) domain=amazonaws.com.cn ;;
 *) domain=amazonaws.com ;;
 esac
-# By standard input, since every process may read another's arguments.
+session_header=
+[ -z "$session_token" ] || session_header="header = \"x-amz-security-token: $session_token\""
+# By standard input, since every process may read another's arguments. The digest is that of an empty body, which S3 wants to
+# be told and not every curl tells.
 curl_patiently --config - --output ciab-runner <<END_OF_CONFIGURATION
 url = "${AWS_ENDPOINT_URL:-https://s3.$AWS_REGION.$domain}/$CIAB_BUCKET/runner/ciab-runner-x86_64"
 aws-sigv4 = "aws:amz:$AWS_REGION:s3"
 user = "$key_id:$secret"
-${session_token:+header = "x-amz-security-token: $session_token"}
+header = "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+$session_header
 END_OF_CONFIGURATION
 if [ -n "$CIAB_RUNNER_SHA256" ]; then
     echo "$CIAB_RUNNER_SHA256  ciab-runner" | sha256sum --check --quiet
