@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something unexpected is missing")]
 
 mod cloud;
+mod ec2_runners;
 mod objects;
 mod records;
 mod runners;

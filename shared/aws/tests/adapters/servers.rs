@@ -90,6 +90,11 @@ impl Server {
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// The product's configuration, pointed at this server.
     pub(crate) fn config(&self) -> SdkConfig {
         let credentials = Credentials::new("test", "test", None, None, "test");
