@@ -54,8 +54,6 @@ impl Provisioner<'_> {
             for project in &template.runner_projects {
                 let archive = runner_archive(runner, buildspec)?;
                 self.object(&project.source_bucket, &project.source_key, archive).await?;
-                let program = read(runner)?;
-                self.object(&project.source_bucket, RUNNER_PROGRAM, program).await?;
             }
             Ok::<(), ProvisionError>(())
         };
@@ -63,7 +61,14 @@ impl Provisioner<'_> {
     }
 
     /// Creates what runners on EC2 are launched from. The first call takes moto a second or two, in which it loads its EC2.
-    pub(crate) async fn create_in_ec2(&self, template: &StackTemplate) -> Result<(), ProvisionError> {
+    pub(crate) async fn create_for_ec2(
+        &self,
+        template: &StackTemplate,
+        runner: &Path,
+    ) -> Result<(), ProvisionError> {
+        for project in &template.runner_projects {
+            self.object(&project.source_bucket, RUNNER_PROGRAM, read(runner)?).await?;
+        }
         for name in &template.instance_profiles {
             let what = format!("the instance profile {name}");
             let form = [("InstanceProfileName".to_owned(), name.clone())];

@@ -207,10 +207,10 @@ impl Stack {
         known: watch::Sender<Option<Ec2>>,
     ) {
         let (client, region) = (self.client.clone(), settings.identity.region.clone());
-        let template = settings.template.clone();
+        let (template, runner) = (settings.template.clone(), settings.up.runner.clone());
         tokio::spawn(async move {
             let provisioner = Provisioner { moto, region: &region, client: &client };
-            if let Err(error) = provisioner.create_in_ec2(&template).await {
+            if let Err(error) = provisioner.create_for_ec2(&template, &runner).await {
                 tracing::error!("no runner can be started on EC2: {}", crate::chain(&error));
             }
             known.send_replace(Some(ec2));
