@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ciab_core::build::BuildStatus;
+use ciab_core::clean_up::Output;
 use ciab_core::routes::ROUTES;
 use ciab_core::step::StepError;
 use serde_json::Value as Json;
@@ -178,4 +180,15 @@ fn every_setting_that_the_code_reads_is_in_the_template() {
     assert!(read.len() > 5, "the settings are no longer found in the source");
     let missing: Vec<_> = read.difference(&given).collect();
     assert!(missing.is_empty(), "not in the template: {missing:?}");
+}
+
+#[test]
+fn an_execution_succeeds_where_clean_up_says_that_the_build_did() {
+    let states = states();
+    let rule = &states["HowItEnded"]["Choices"][0];
+    let said = serde_json::to_value(Output { status: BuildStatus::Succeeded }).unwrap();
+    assert_eq!(states["CleanUp"]["ResultSelector"]["status.$"], "$.Payload.status");
+    assert_eq!(rule["StringEquals"], said["status"]);
+    assert_eq!(states[rule["Next"].as_str().unwrap()]["Type"], "Succeed");
+    assert_eq!(states["HowItEnded"]["Default"], "BuildFailed");
 }
