@@ -55,7 +55,8 @@ impl Service {
             None => None,
         };
         let is_provisioned = layers.is_some();
-        let snapshots = self.record_image(caller, &image, layers).await?;
+        let source = self.image_of_instance(caller, query.get("InstanceId").unwrap_or_default()).await?;
+        let snapshots = self.record_image(caller, &image, layers, source).await?;
         self.create_tags(caller, &snapshots, &snapshot_tags).await?;
         if !is_provisioned {
             let (key, value) = NOT_PROVISIONED;
@@ -103,12 +104,23 @@ impl Service {
         Ok(same.and_then(|image| text_at(image, &["imageId"])))
     }
 
-    /// Remembers what an image and its snapshots stand on; gives the snapshots.
+    async fn image_of_instance(&self, caller: &Caller, id: &str) -> Result<Option<Key>, MotoError> {
+        let question = Query::new("DescribeInstances").with("InstanceId.1", id);
+        let root = self.moto.call(caller, &question).await?;
+        let mut instances = items(&root, "reservationSet")
+            .into_iter()
+            .flat_map(|reservation| items(reservation, "instancesSet"));
+        let image = instances.next().and_then(|instance| text_at(instance, &["imageId"]));
+        Ok(image.map(|image| Key::new(&caller.region, &image)))
+    }
+
+    /// Remembers where an image comes from and what it and its snapshots stand on; gives the snapshots.
     async fn record_image(
         &self,
         caller: &Caller,
         image: &str,
         layers: Option<Layers>,
+        source: Option<Key>,
     ) -> Result<Vec<String>, MotoError> {
         let root = self.moto.call(caller, &Query::new("DescribeImages").with("ImageId.1", image)).await?;
         let snapshots: Vec<String> = items(&root, "imagesSet")
@@ -121,17 +133,17 @@ impl Service {
             let key = Key::new(&caller.region, snapshot);
             registry.snapshots.insert(key, layers.clone().unwrap_or_default());
         }
-        let record = Image { layers, snapshots: snapshots.clone() };
+        let record = Image { layers, snapshots: snapshots.clone(), source };
         registry.images.insert(Key::new(&caller.region, image), record);
         Ok(snapshots)
     }
 
     async fn withdraw_image(&self, caller: &Caller, image: &str) -> Result<(), MotoError> {
-        let snapshots = self.record_image(caller, image, None).await?;
+        let snapshots = self.record_image(caller, image, None, None).await?;
         self.registry().images.remove(&Key::new(&caller.region, image));
         self.moto.call(caller, &Query::new("DeregisterImage").with("ImageId", image)).await?;
         for snapshot in snapshots {
-            self.registry().snapshots.remove(&Key::new(&caller.region, &snapshot));
+            self.registry().forget_snapshot(&Key::new(&caller.region, &snapshot));
             self.moto.call(caller, &Query::new("DeleteSnapshot").with("SnapshotId", snapshot)).await?;
         }
         self.remove_unused_layers();
@@ -170,10 +182,18 @@ impl Service {
         let is_base = crate::base_images::architecture_of(&source)
             == Some(crate::base_images::architecture_of_this_machine())
             && self.cannot_host.is_none();
-        let copied = self.registry().images.get(&Key::new(&source_region, &source)).cloned();
+        let original = Key::new(&source_region, &source);
+        let copied = self.registry().images.get(&original).cloned();
+        let copied_snapshots = copied.iter().flat_map(|image| image.snapshots.clone()).collect::<Vec<_>>();
         let layers = copied.and_then(|image| image.layers).or_else(|| is_base.then(Layers::new));
         let is_provisioned = layers.is_some();
-        let snapshots = self.record_image(caller, &image, layers).await?;
+        let snapshots = self.record_image(caller, &image, layers, Some(original)).await?;
+        for (snapshot, from) in snapshots.iter().zip(copied_snapshots) {
+            let description = format!(
+                "Copied for DestinationAmi {image} from SourceAmi {source} for SourceSnapshot {from}"
+            );
+            self.registry().copied_snapshots.insert(Key::new(&caller.region, snapshot), description);
+        }
         self.create_tags(caller, &snapshots, &snapshot_tags).await?;
         let marking = (!is_provisioned).then(|| (NOT_PROVISIONED.0.to_owned(), NOT_PROVISIONED.1.to_owned()));
         let tags: Vec<_> = image_tags.into_iter().chain(marking).collect();
@@ -221,7 +241,7 @@ impl Service {
                 }
             };
             if code == "success" {
-                self.registry().snapshots.remove(&Key::new(&caller.region, snapshot));
+                self.registry().forget_snapshot(&Key::new(&caller.region, snapshot));
             }
             let mut item = xmltree::Element::new("item");
             item.children.push(XMLNode::Element(answer::element("snapshotId", snapshot)));
@@ -236,17 +256,18 @@ impl Service {
         let response = self.moto.send_query(caller, query).await?;
         if response.status().is_success() {
             let key = Key::new(&caller.region, query.get("SnapshotId").unwrap_or_default());
-            self.registry().snapshots.remove(&key);
+            self.registry().forget_snapshot(&key);
             self.remove_unused_layers();
         }
         Ok(response)
     }
 
     /// moto calls the root device of an image made by CreateImage or CopyImage `standard` (no such type exists), leaves
-    /// out its hypervisor, keeps its volume after termination, and answers with nothing where EC2 says that a
-    /// deregistered image can't be found.
+    /// out its hypervisor, keeps its volume after termination, does not tell what an image comes from, and answers with
+    /// nothing where EC2 says that a deregistered image can't be found.
     pub(crate) async fn describe_images(&self, caller: &Caller, mut query: Query) -> Handled {
         let root_device_types = query.take_filter("root-device-type");
+        let sources = query.take_filter("source-image-id");
         let response = self.moto.send_query(caller, &query).await?;
         if !response.status().is_success() {
             return Ok(response);
@@ -263,6 +284,19 @@ impl Service {
                     }
                 }
             }
+        }
+        for image in items_mut(&mut root, "imagesSet") {
+            let id = text_at(image, &["imageId"]).unwrap_or_default();
+            let known = self.registry().images.get(&Key::new(&caller.region, &id)).cloned();
+            if let Some(source) = known.and_then(|image| image.source) {
+                set_text(image, "sourceImageId", &source.id);
+                set_text(image, "sourceImageRegion", &source.region);
+            }
+        }
+        if let Some(wanted) = sources {
+            answer::retain_items(&mut root, "imagesSet", |image| {
+                text_at(image, &["sourceImageId"]).is_some_and(|source| wanted.contains(&source))
+            });
         }
         if let Some(wanted) = root_device_types {
             answer::retain_items(&mut root, "imagesSet", |image| {
@@ -282,7 +316,7 @@ impl Service {
         Ok(answer::xml(response.status(), answer::write(&root)))
     }
 
-    /// moto shows everyone's snapshots whatever owner is asked for.
+    /// moto shows everyone's snapshots whatever owner is asked for, and says nothing of copies in their descriptions.
     pub(crate) async fn describe_snapshots(&self, caller: &Caller, query: Query) -> Handled {
         let response = self.moto.send_query(caller, &query).await?;
         let owners: Vec<&str> = query
@@ -290,13 +324,21 @@ impl Service {
             .into_iter()
             .map(|owner| if owner == "self" { ACCOUNT } else { owner })
             .collect();
-        if owners.is_empty() || !response.status().is_success() {
+        if !response.status().is_success() {
             return Ok(response);
         }
         let Some(mut root) = answer::parse(response.body()) else { return Ok(response) };
         answer::retain_items(&mut root, "snapshotSet", |snapshot| {
-            text_at(snapshot, &["ownerId"]).is_some_and(|owner| owners.contains(&owner.as_str()))
+            owners.is_empty()
+                || text_at(snapshot, &["ownerId"]).is_some_and(|owner| owners.contains(&owner.as_str()))
         });
+        for snapshot in items_mut(&mut root, "snapshotSet") {
+            let id = text_at(snapshot, &["snapshotId"]).unwrap_or_default();
+            let description = self.registry().copied_snapshots.get(&Key::new(&caller.region, &id)).cloned();
+            if let Some(description) = description {
+                set_text(snapshot, "description", &description);
+            }
+        }
         Ok(answer::xml(response.status(), answer::write(&root)))
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Image {
     /// `None`: the image never had a body, so nothing can boot it.
     pub(crate) layers: Option<Layers>,
     pub(crate) snapshots: Vec<String>,
+    /// The image that it was copied from, or that its instance was launched from.
+    pub(crate) source: Option<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +49,8 @@ pub(crate) struct Registry {
     pub(crate) addresses: HashMap<Key, Ipv4Addr>,
     pub(crate) images: BTreeMap<Key, Image>,
     pub(crate) snapshots: BTreeMap<Key, Layers>,
+    /// What EC2 says of the snapshots of a copied image.
+    pub(crate) copied_snapshots: BTreeMap<Key, String>,
     layers: BTreeSet<LayerId>,
     next_layer: u64,
 }
@@ -78,6 +82,12 @@ impl Registry {
         unused
     }
 
+    /// The snapshot is deleted.
+    pub(crate) fn forget_snapshot(&mut self, key: &Key) {
+        self.snapshots.remove(key);
+        self.copied_snapshots.remove(key);
+    }
+
     /// Whether an address is some instance's.
     pub(crate) fn is_taken(&self, address: Ipv4Addr) -> bool {
         self.addresses.values().any(|taken| *taken == address)
@@ -89,7 +99,7 @@ mod tests {
     use super::*;
 
     fn image(layers: &[LayerId]) -> Image {
-        Image { layers: Some(layers.to_vec()), snapshots: Vec::new() }
+        Image { layers: Some(layers.to_vec()), snapshots: Vec::new(), source: None }
     }
 
     #[test]

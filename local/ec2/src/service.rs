@@ -119,11 +119,27 @@ impl Service {
             "CopyImage" => self.copy_image(&caller, query).await,
             "DeregisterImage" => self.deregister_image(&caller, query).await,
             "DeleteSnapshot" => self.delete_snapshot(&caller, &query).await,
+            "DescribeInstances" => self.describe_instances(&caller, query).await,
             "DescribeImages" => self.describe_images(&caller, query).await,
             "DescribeSnapshots" => self.describe_snapshots(&caller, query).await,
             _ => self.moto.forward(request).await,
         }?;
         Ok(self.show(&caller.region, response))
+    }
+
+    /// moto fails at a filter for the instances that use an instance profile.
+    async fn describe_instances(&self, caller: &Caller, mut query: Query) -> Handled {
+        let profiles = query.take_filter("iam-instance-profile.arn");
+        let response = self.moto.send_query(caller, &query).await?;
+        let Some(profiles) = profiles.filter(|_| response.status().is_success()) else { return Ok(response) };
+        let Some(mut root) = answer::parse(response.body()) else { return Ok(response) };
+        for reservation in answer::items_mut(&mut root, "reservationSet") {
+            answer::retain_items(reservation, "instancesSet", |instance| {
+                answer::text_at(instance, &["iamInstanceProfile", "arn"])
+                    .is_some_and(|profile| profiles.contains(&profile))
+            });
+        }
+        Ok(answer::xml(response.status(), answer::write(&root)))
     }
 
     /// Makes an answer fit for clients: true states, loopback addresses.
