@@ -33,6 +33,8 @@ pub(crate) struct Edge {
     /// Known once moto listens; requests wait for it.
     pub(crate) moto: watch::Receiver<Option<SocketAddr>>,
     pub(crate) client: reqwest::Client,
+    /// Held by the one write to DynamoDB that is under way.
+    pub(crate) dynamodb_writes: Arc<tokio::sync::Mutex<()>>,
 }
 
 pub(crate) fn router(edge: Edge) -> Router {
@@ -58,7 +60,15 @@ async fn handle(State(edge): State<Edge>, request: Request) -> Response<Body> {
             Err(refusal) => refusal,
         };
     }
+    if target.strip_prefix("DynamoDB_20120810.").is_some_and(writes) {
+        return edge.write(request).await;
+    }
     edge.pass_on(request).await
+}
+
+/// Whether an operation of DynamoDB writes.
+fn writes(operation: &str) -> bool {
+    ["PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems", "BatchWriteItem"].contains(&operation)
 }
 
 impl Edge {
@@ -91,6 +101,17 @@ impl Edge {
             response = response.header("x-amz-function-error", "Unhandled");
         }
         response.body(Body::from(payload)).unwrap_or_else(|_| status_only(StatusCode::INTERNAL_SERVER_ERROR))
+    }
+
+    /// One write to DynamoDB after another: moto looks at a condition and writes in two steps, and undoes a transaction that
+    /// fails by putting the whole table back to how it was before. In a task of its own, so that a client that hangs up does
+    /// not let the next one in too early.
+    async fn write(self, request: Request) -> Response<Body> {
+        let write = async move {
+            let _under_way = self.dynamodb_writes.lock().await;
+            self.pass_on(request).await
+        };
+        tokio::spawn(write).await.unwrap_or_else(|_| status_only(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
     async fn pass_on(&self, request: Request) -> Response<Body> {

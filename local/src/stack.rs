@@ -48,6 +48,7 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
     let (moto_known, moto) = watch::channel(None);
     let (ec2_known, ec2) = watch::channel(None);
     let edge = Edge {
+        dynamodb_writes: Arc::default(),
         host: Arc::clone(&stack.host),
         codebuild: Arc::clone(&stack.codebuild),
         ec2,
