@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{InstanceType, ResourceType, Tag, TagSpecification, VolumeType};
-use ciab_aws::Ec2Cloud;
+use aws_sdk_ec2::types::{
+    IamInstanceProfileSpecification, InstanceType, RequestLaunchTemplateData, ResourceType, Tag,
+    TagSpecification, VolumeType,
+};
+use ciab_aws::{Ec2Cloud, RandomIdentifiers};
 use ciab_core::ids::{BuildId, ImageId, Region};
 use ciab_core::ledger::Ledger;
-use ciab_core::ports::{Cloud, Deletion, Trace};
-use ciab_core::resource::{Owner, Resource, ResourceKind, owned, tag};
+use ciab_core::ports::{Cloud, Deletion, Identifiers, Trace};
+use ciab_core::resource::{ByKind, Owner, Resource, ResourceKind, owned, tag};
 use jiff::Timestamp;
 
+use crate::calls::Calls;
 use crate::servers::Server;
 
 const BUILD: &str = "550e8400-e29b-41d4-a716-446655440000";
@@ -32,7 +36,7 @@ struct Scene {
     image: String,
     snapshots: BTreeSet<String>,
     base_image: String,
-    _server: Server,
+    server: Server,
 }
 
 fn owner(kind: ResourceType, stack: &str) -> TagSpecification {
@@ -45,7 +49,7 @@ fn owner(kind: ResourceType, stack: &str) -> TagSpecification {
 
 impl Scene {
     async fn new() -> Self {
-        let server = Server::moto();
+        let server = Server::ec2();
         let config = server.config();
         let client = Client::new(&config);
         let base = client.describe_images().owners("amazon").send().await.unwrap();
@@ -79,20 +83,42 @@ impl Scene {
             .filter_map(|device| device.ebs()?.snapshot_id().map(str::to_owned))
             .collect();
         let cloud = Ec2Cloud::new(&config);
-        Self { client, cloud, instance, group, image, snapshots, base_image, _server: server }
+        Self { client, cloud, instance, group, image, snapshots, base_image, server }
     }
 
-    async fn find(&self, ledger: &Ledger, known: &[Resource]) -> Vec<Resource> {
-        let trace = Trace { stack: "prod", build_id: build(), ledger, known };
-        self.cloud.find(&region(), &trace).await.unwrap()
+    async fn find(&self, ledger: &Ledger, proven: &[Resource]) -> Vec<Resource> {
+        let proven = ByKind::of_all(proven);
+        let trace = Trace { stack: "prod", build_id: build(), ledger, proven: &proven };
+        self.cloud.find(&region(), &[trace]).await.unwrap()
+    }
+
+    async fn find_copies(&self, region: &Region, ledger: &Ledger, proven: &[Resource]) -> Vec<Resource> {
+        let proven = ByKind::of_all(proven);
+        let trace = Trace { stack: "prod", build_id: build(), ledger, proven: &proven };
+        self.cloud.find_copies(region, &[trace]).await.unwrap()
     }
 
     async fn owned(&self, ledger: &Ledger) -> Vec<Resource> {
-        let found = self.find(ledger, &[]).await;
-        let began = Timestamp::UNIX_EPOCH;
-        let owner = Owner { stack: "prod", build_id: build(), began, ledger, proven: &[] };
-        owned(&found, &owner).into_iter().map(|(resource, _)| resource).collect()
+        ours(&self.find(ledger, &[]).await, ledger, &[])
     }
+
+    async fn copy(&self, region: &Region, image: &str, name: &str) -> String {
+        let copied = self.client(region).copy_image().source_image_id(image).source_region("us-east-1");
+        copied.name(name).send().await.unwrap().image_id.unwrap()
+    }
+
+    fn client(&self, region: &Region) -> Client {
+        let region = aws_sdk_ec2::config::Region::new(region.to_string());
+        Client::from_conf(aws_sdk_ec2::config::Builder::from(&self.server.config()).region(region).build())
+    }
+}
+
+/// What the domain makes of it, for a build that did not succeed.
+fn ours(found: &[Resource], ledger: &Ledger, proven: &[Resource]) -> Vec<Resource> {
+    let proven = &ByKind::of_all(proven);
+    let began = Timestamp::UNIX_EPOCH;
+    let owner = Owner { stack: "prod", build_id: build(), began, succeeded: false, ledger, proven };
+    owned(found, &owner).into_iter().map(|(resource, _)| resource).collect()
 }
 
 async fn run(client: &Client, image: &str, group: Option<&str>, stack: Option<&str>) -> String {
@@ -174,17 +200,7 @@ async fn what_is_not_tagged_is_found_by_the_ledger_and_by_earlier_looks() {
         images: ["ami-0123456789abcdef0".into()].into(),
         ..Ledger::default()
     };
-    let earlier = Resource {
-        kind: ResourceKind::Volume,
-        id: volume.clone(),
-        going: false,
-        tags: Default::default(),
-        name: String::new(),
-        description: String::new(),
-        created_at: None,
-        parents: BTreeSet::new(),
-        snapshots: BTreeSet::new(),
-    };
+    let earlier = Resource::bare(ResourceKind::Volume, region(), &volume);
     let gone = Resource { id: "vol-0123456789abcdef0".into(), ..earlier.clone() };
     let found = scene.find(&ledger, &[earlier, gone]).await;
     assert_eq!(ids(&found, ResourceKind::Instance), [scene.instance.clone(), instance].into());
@@ -195,15 +211,31 @@ async fn what_is_not_tagged_is_found_by_the_ledger_and_by_earlier_looks() {
 }
 
 #[tokio::test]
-async fn an_ami_that_outlived_its_instance_is_found_by_what_the_ledger_says_of_the_instance() {
+async fn a_terminated_instance_vouches_for_its_ami_and_is_no_leftover() {
     let scene = Scene::new().await;
     scene.client.terminate_instances().instance_ids(&scene.instance).send().await.unwrap();
-    assert!(ids(&scene.find(&Ledger::default(), &[]).await, ResourceKind::Image).is_empty());
-    let ledger = Ledger { instances: one(&scene.instance), ..Ledger::default() };
+    let found = scene.find(&Ledger::default(), &[]).await;
+    let instances: Vec<_> = found.iter().filter(|found| found.kind == ResourceKind::Instance).collect();
+    assert_eq!(instances.len(), 1);
+    assert!(instances[0].gone && !instances[0].going);
+    let ours = ours(&found, &Ledger::default(), &[]);
+    assert_eq!(ids(&ours, ResourceKind::Image), one(&scene.image));
+    assert_eq!(ids(&ours, ResourceKind::Snapshot), scene.snapshots);
+}
+
+#[tokio::test]
+async fn an_ami_that_outlived_every_trace_of_its_instance_is_found_by_the_ledger() {
+    let scene = Scene::new().await;
+    let untagged = run(&scene.client, &scene.base_image, None, None).await;
+    let made = scene.client.create_image().instance_id(&untagged).name("late").send().await.unwrap();
+    let image = made.image_id.unwrap();
+    scene.client.terminate_instances().instance_ids(&untagged).send().await.unwrap();
+    assert!(!ids(&scene.find(&Ledger::default(), &[]).await, ResourceKind::Image).contains(&image));
+    let ledger = Ledger { instances: one(&untagged), ..Ledger::default() };
     let found = scene.find(&ledger, &[]).await;
-    assert!(ids(&found, ResourceKind::Instance).is_empty(), "a terminated instance is no leftover");
-    assert_eq!(ids(&found, ResourceKind::Image), one(&scene.image));
-    assert_eq!(ids(&found, ResourceKind::Snapshot), scene.snapshots);
+    assert!(ids(&found, ResourceKind::Image).contains(&image));
+    let proven = [Resource::bare(ResourceKind::Instance, region(), &untagged)];
+    assert!(ids(&ours(&found, &ledger, &proven), ResourceKind::Image).contains(&image));
 }
 
 #[tokio::test]
@@ -222,7 +254,7 @@ async fn all_of_it_is_deleted_in_order_and_deleting_twice_is_gone() {
     let found = scene.find(&Ledger::default(), &[]).await;
     let snapshot = found.iter().find(|resource| resource.kind == ResourceKind::Snapshot).unwrap();
     let cloud = &scene.cloud;
-    assert_eq!(cloud.delete(&region(), snapshot).await.unwrap(), Deletion::InUse, "its AMI is registered");
+    assert_eq!(cloud.delete(snapshot).await.unwrap(), Deletion::InUse, "its AMI is registered");
     for kind in [
         ResourceKind::Instance,
         ResourceKind::Image,
@@ -232,14 +264,15 @@ async fn all_of_it_is_deleted_in_order_and_deleting_twice_is_gone() {
         ResourceKind::Snapshot,
     ] {
         for resource in found.iter().filter(|resource| resource.kind == kind) {
-            let first = cloud.delete(&region(), resource).await.unwrap();
+            let first = cloud.delete(resource).await.unwrap();
             assert!(matches!(first, Deletion::Gone | Deletion::Going), "{resource:?}: {first:?}");
             if kind != ResourceKind::Instance {
-                assert_eq!(cloud.delete(&region(), resource).await.unwrap(), Deletion::Gone, "{resource:?}");
+                assert_eq!(cloud.delete(resource).await.unwrap(), Deletion::Gone, "{resource:?}");
             }
         }
     }
-    assert!(scene.find(&Ledger::default(), &found).await.is_empty());
+    let left = scene.find(&Ledger::default(), &found).await;
+    assert!(left.iter().all(|resource| resource.gone), "{left:?}");
 }
 
 #[tokio::test]
@@ -264,4 +297,274 @@ async fn images_are_told_by_id_and_those_that_do_not_exist_are_left_out() {
     for snapshot in scene.snapshots.iter().chain(&scene.snapshots) {
         scene.cloud.delete_snapshot(&region(), snapshot).await.unwrap();
     }
+}
+
+fn of_kind(found: &[Resource], kind: ResourceKind) -> &Resource {
+    let mut of_kind = found.iter().filter(|resource| resource.kind == kind);
+    let (Some(first), None) = (of_kind.next(), of_kind.next()) else { panic!("not one {kind:?}: {found:?}") };
+    first
+}
+
+#[tokio::test]
+async fn copies_in_another_region_are_found_by_what_they_were_copied_from() {
+    let scene = Scene::new().await;
+    let elsewhere: Region = "eu-west-1".parse().unwrap();
+    let copy = scene.copy(&elsewhere, &scene.image, "copy").await;
+    let look_alike = scene.copy(&elsewhere, &scene.base_image, "look-alike").await;
+    assert!(scene.find_copies(&elsewhere, &Ledger::default(), &[]).await.is_empty(), "nothing names it");
+
+    let ledger = Ledger { images: one(&scene.image), ..Ledger::default() };
+    let found = scene.find_copies(&elsewhere, &ledger, &[]).await;
+    let image = of_kind(&found, ResourceKind::Image);
+    assert_eq!((image.id.as_str(), &image.region), (copy.as_str(), &elsewhere));
+    assert_eq!(image.copied_from.as_deref(), Some(scene.image.as_str()));
+    assert!(image.available && image.parents.is_empty());
+    let snapshot = of_kind(&found, ResourceKind::Snapshot).clone();
+    assert_eq!(snapshot.copied_from.as_deref(), Some(scene.image.as_str()));
+    assert_eq!(snapshot.parents, one(&copy));
+    assert!(ours(&found, &ledger, &[]).is_empty(), "a ledger alone proves nothing");
+
+    let original = [Resource::bare(ResourceKind::Image, region(), &scene.image)];
+    let found = scene.find_copies(&elsewhere, &Ledger::default(), &original).await;
+    let ours_there = ours(&found, &Ledger::default(), &original);
+    assert_eq!(ids(&ours_there, ResourceKind::Image), one(&copy));
+    assert_eq!(ids(&ours_there, ResourceKind::Snapshot), one(&snapshot.id));
+    for kind in [ResourceKind::Image, ResourceKind::Snapshot] {
+        assert_eq!(scene.cloud.delete(of_kind(&ours_there, kind)).await.unwrap(), Deletion::Gone);
+    }
+    let left = scene.client(&elsewhere).describe_images().owners("self").send().await.unwrap();
+    assert_eq!(left.images().iter().map(|image| image.image_id().unwrap()).collect::<Vec<_>>(), [look_alike]);
+}
+
+#[tokio::test]
+async fn a_snapshot_of_a_copy_is_found_by_its_description_once_its_ami_is_gone() {
+    let scene = Scene::new().await;
+    let elsewhere: Region = "eu-west-1".parse().unwrap();
+    let copy = scene.copy(&elsewhere, &scene.image, "copy").await;
+    scene.client(&elsewhere).deregister_image().image_id(&copy).send().await.unwrap();
+    let proven = [Resource::bare(ResourceKind::Image, elsewhere.clone(), &copy)];
+    let found = scene.find_copies(&elsewhere, &Ledger::default(), &proven).await;
+    assert_eq!(of_kind(&found, ResourceKind::Snapshot).parents, one(&copy));
+    assert_eq!(ours(&found, &Ledger::default(), &proven).len(), 1);
+}
+
+#[tokio::test]
+async fn a_tagged_copy_needs_no_ledger() {
+    let scene = Scene::new().await;
+    let elsewhere: Region = "eu-west-1".parse().unwrap();
+    let copy = scene.copy(&elsewhere, &scene.image, "copy").await;
+    let tags = [(tag::STACK, "prod"), (tag::BUILD_ID, BUILD)];
+    let tags = tags.map(|(key, value)| Tag::builder().key(key).value(value).build());
+    let tagging = scene.client(&elsewhere).create_tags().resources(&copy).set_tags(Some(tags.to_vec()));
+    tagging.send().await.unwrap();
+    let found = scene.find_copies(&elsewhere, &Ledger::default(), &[]).await;
+    assert_eq!(ids(&ours(&found, &Ledger::default(), &[]), ResourceKind::Image), one(&copy));
+    assert!(
+        scene
+            .find_copies(&elsewhere, &Ledger::default(), &[])
+            .await
+            .iter()
+            .all(|found| { found.region == elsewhere })
+    );
+}
+
+#[tokio::test]
+async fn an_encrypted_copy_in_the_same_region_is_found_and_an_image_made_from_ours_is_no_copy() {
+    let scene = Scene::new().await;
+    let copy = scene.copy(&region(), &scene.image, "encrypted").await;
+    let launched = run(&scene.client, &scene.image, None, None).await;
+    let made = scene.client.create_image().instance_id(&launched).name("descendant").send().await.unwrap();
+    let found = scene.find(&Ledger::default(), &[]).await;
+    let image = |id: &str| found.iter().find(|resource| resource.id == id).unwrap();
+    assert_eq!(image(&copy).copied_from.as_deref(), Some(scene.image.as_str()));
+    assert_eq!(image(&scene.image).copied_from, None, "EC2 tells of it what its instance was launched from");
+    assert_eq!(image(made.image_id().unwrap()).copied_from, None);
+    let ours = ours(&found, &Ledger::default(), &[]);
+    assert_eq!(ids(&ours, ResourceKind::Image), [scene.image.clone(), copy].into());
+}
+
+#[tokio::test]
+async fn packers_launch_template_is_found_by_its_id_and_deleted() {
+    let scene = Scene::new().await;
+    let make = async |name: &str, tags: Option<TagSpecification>| {
+        let data = RequestLaunchTemplateData::builder().instance_type(InstanceType::T3Micro).build();
+        let make =
+            scene.client.create_launch_template().launch_template_name(name).launch_template_data(data);
+        let made = make.set_tag_specifications(tags.map(|tags| vec![tags])).send().await.unwrap();
+        made.launch_template.unwrap().launch_template_id.unwrap()
+    };
+    let packers = make("packer-fleet-launch-template-1", None).await;
+    let foreign = make("packer-fleet-launch-template-2", None).await;
+    let tagged = make("ours", Some(owner(ResourceType::LaunchTemplate, "prod"))).await;
+    let web = make("web", Some(owner(ResourceType::LaunchTemplate, "staging"))).await;
+    assert_eq!(
+        ids(&scene.find(&Ledger::default(), &[]).await, ResourceKind::LaunchTemplate),
+        one(&tagged),
+        "nothing names the other"
+    );
+
+    let named = [packers.clone(), web.clone(), "lt-0123456789abcdef0".into()];
+    let ledger = Ledger { launch_templates: named.into(), ..Ledger::default() };
+    let found = scene.find(&ledger, &[]).await;
+    assert_eq!(ids(&found, ResourceKind::LaunchTemplate), [packers.clone(), tagged.clone()].into());
+    let ours = ours(&found, &ledger, &[]);
+    assert_eq!(ids(&ours, ResourceKind::LaunchTemplate), [packers.clone(), tagged].into());
+    let template = ours.iter().find(|resource| resource.id == packers).unwrap();
+    assert_eq!(template.name, "packer-fleet-launch-template-1");
+    assert!(template.created_at.is_some());
+    for resource in ours.iter().filter(|resource| resource.kind == ResourceKind::LaunchTemplate) {
+        for _ in 0..2 {
+            assert_eq!(scene.cloud.delete(resource).await.unwrap(), Deletion::Gone);
+        }
+    }
+    let left = scene.client.describe_launch_templates().send().await.unwrap();
+    let left: BTreeSet<_> =
+        left.launch_templates().iter().map(|left| left.launch_template_id().unwrap().to_owned()).collect();
+    assert_eq!(left, [foreign, web].into());
+}
+
+const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+const POLICY: &str =
+    r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}"#;
+
+/// A role with an inline and an attached policy, and a profile of the same name that holds it.
+async fn role_and_profile(iam: &aws_sdk_iam::Client, name: &str) {
+    iam.create_role().role_name(name).assume_role_policy_document(TRUST).send().await.unwrap();
+    iam.put_role_policy().role_name(name).policy_name("inline").policy_document(POLICY).send().await.unwrap();
+    let policy = iam.create_policy().policy_name(format!("{name}-attached")).policy_document(POLICY);
+    let arn = policy.send().await.unwrap().policy.unwrap().arn.unwrap();
+    iam.attach_role_policy().role_name(name).policy_arn(arn).send().await.unwrap();
+    iam.create_instance_profile().instance_profile_name(name).send().await.unwrap();
+    let add = iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name);
+    add.send().await.unwrap();
+}
+
+async fn roles_and_profiles(iam: &aws_sdk_iam::Client) -> (usize, usize) {
+    let roles = iam.list_roles().send().await.unwrap().roles;
+    (roles.len(), iam.list_instance_profiles().send().await.unwrap().instance_profiles.len())
+}
+
+#[tokio::test]
+async fn packers_temporary_role_and_profile_are_found_by_name_and_deleted_with_their_policies() {
+    let scene = Scene::new().await;
+    let iam = aws_sdk_iam::Client::new(&scene.server.config());
+    for name in ["packer-1", "packer-2", "admin"] {
+        role_and_profile(&iam, name).await;
+    }
+    let named: BTreeSet<String> = ["packer-1", "packer-0", "admin"].map(str::to_owned).into();
+    let ledger = Ledger { roles: named.clone(), instance_profiles: named, ..Ledger::default() };
+    let found = scene.find(&ledger, &[]).await;
+    assert!(ids(&scene.find(&Ledger::default(), &[]).await, ResourceKind::Role).is_empty());
+    assert_eq!(ids(&found, ResourceKind::Role), one("packer-1"));
+    assert_eq!(ids(&found, ResourceKind::InstanceProfile), one("packer-1"));
+    for kind in [ResourceKind::Role, ResourceKind::InstanceProfile] {
+        let resource = of_kind(&found, kind);
+        assert!(resource.created_at.is_some() && resource.parents.is_empty(), "{resource:?}");
+        assert_eq!(resource.name, "packer-1");
+    }
+    let ours = ours(&found, &ledger, &[]);
+    assert_eq!(roles_and_profiles(&iam).await, (3, 3));
+    for kind in [ResourceKind::InstanceProfile, ResourceKind::Role] {
+        for _ in 0..2 {
+            assert_eq!(scene.cloud.delete(of_kind(&ours, kind)).await.unwrap(), Deletion::Gone, "{kind:?}");
+        }
+    }
+    assert_eq!(roles_and_profiles(&iam).await, (2, 2));
+}
+
+#[tokio::test]
+async fn a_profile_that_a_foreign_instance_uses_and_a_role_in_a_foreign_profile_stay() {
+    let scene = Scene::new().await;
+    let iam = aws_sdk_iam::Client::new(&scene.server.config());
+    role_and_profile(&iam, "packer-1").await;
+    role_and_profile(&iam, "packer-2").await;
+    iam.create_instance_profile().instance_profile_name("web").send().await.unwrap();
+    let add = iam.add_role_to_instance_profile().instance_profile_name("web").role_name("packer-2");
+    add.send().await.unwrap();
+    let foreign = scene
+        .client
+        .run_instances()
+        .image_id(&scene.base_image)
+        .instance_type(InstanceType::T3Micro)
+        .min_count(1)
+        .max_count(1)
+        .iam_instance_profile(IamInstanceProfileSpecification::builder().name("packer-1").build())
+        .send()
+        .await
+        .unwrap();
+    let foreign = foreign.instances()[0].instance_id().unwrap();
+
+    let named: BTreeSet<String> = ["packer-1".to_owned(), "packer-2".to_owned()].into();
+    let ledger = Ledger { roles: named.clone(), instance_profiles: named, ..Ledger::default() };
+    let found = scene.find(&ledger, &[]).await;
+    let parents = |kind, id: &str| {
+        found.iter().find(|found| found.kind == kind && found.id == id).unwrap().parents.clone()
+    };
+    assert_eq!(parents(ResourceKind::InstanceProfile, "packer-1"), one(foreign));
+    assert_eq!(parents(ResourceKind::Role, "packer-2"), one("web"));
+    let ours = ours(&found, &ledger, &[]);
+    assert_eq!(ids(&ours, ResourceKind::InstanceProfile), one("packer-2"));
+    assert_eq!(ids(&ours, ResourceKind::Role), one("packer-1"));
+    let role = of_kind(&ours, ResourceKind::Role);
+    assert_eq!(scene.cloud.delete(role).await.unwrap(), Deletion::InUse, "its profile is there");
+}
+
+#[tokio::test]
+async fn the_instances_of_a_stack_are_listed_with_one_call_in_each_state_but_terminated() {
+    let scene = Scene::new().await;
+    let stopped = run(&scene.client, &scene.base_image, None, Some("prod")).await;
+    scene.client.stop_instances().instance_ids(&stopped).send().await.unwrap();
+    let terminated = run(&scene.client, &scene.base_image, None, Some("prod")).await;
+    scene.client.terminate_instances().instance_ids(&terminated).send().await.unwrap();
+    run(&scene.client, &scene.base_image, None, Some("staging")).await;
+    run(&scene.client, &scene.base_image, None, None).await;
+    let calls = Calls::default();
+    let cloud = Ec2Cloud::new(&calls.of(&scene.server.config()));
+    let found = cloud.instances(&region(), "prod").await.unwrap();
+    assert_eq!(ids(&found, ResourceKind::Instance), [scene.instance.clone(), stopped].into());
+    assert!(found.iter().all(|instance| instance.tags[tag::BUILD_ID] == BUILD && !instance.gone));
+    assert_eq!(calls.take(), [("DescribeInstances".to_owned(), 1)].into());
+    assert!(cloud.instances(&region(), "other").await.unwrap().is_empty());
+}
+
+/// A build's ledger with one of everything that Packer names; the IAM roles aside, which are asked for by name.
+fn full_ledger(number: usize) -> Ledger {
+    let id = |prefix: &str| BTreeSet::from([format!("{prefix}{number:017x}")]);
+    Ledger {
+        instances: id("i-"),
+        volumes: id("vol-"),
+        security_groups: [format!("packer_{number}"), format!("sg-{number:017x}")].into(),
+        key_pairs: id("packer_"),
+        images: id("ami-"),
+        snapshots: id("snap-"),
+        launch_templates: id("lt-"),
+        ..Ledger::default()
+    }
+}
+
+#[tokio::test]
+async fn a_look_for_many_builds_costs_calls_by_their_hundreds() {
+    let scene = Scene::new().await;
+    let calls = Calls::default();
+    let cloud = Ec2Cloud::new(&calls.of(&scene.server.config()));
+    let proven = ByKind::default();
+    let mut builds: Vec<(BuildId, Ledger)> =
+        (1..1_000).map(|number| (RandomIdentifiers.new_build_id(), full_ledger(number))).collect();
+    builds.insert(0, (build(), full_ledger(0)));
+    for (number, at_home, elsewhere) in [(1, 24, 7), (100, 24, 7), (1_000, 105, 35)] {
+        let traces: Vec<Trace<'_>> = builds[..number]
+            .iter()
+            .map(|(build_id, ledger)| Trace { stack: "prod", build_id: *build_id, ledger, proven: &proven })
+            .collect();
+        let found = cloud.find(&region(), &traces).await.unwrap();
+        assert_eq!(ids(&found, ResourceKind::Image), one(&scene.image));
+        let made = calls.take();
+        assert!(made.values().sum::<usize>() <= at_home, "{number} builds: {made:?}");
+        assert!(made.len() == 7, "nothing but EC2's seven descriptions: {made:?}");
+        cloud.find_copies(&"eu-west-1".parse().unwrap(), &traces).await.unwrap();
+        let made = calls.take();
+        assert!(made.values().sum::<usize>() <= elsewhere, "{number} builds: {made:?}");
+    }
+    assert!(cloud.find(&region(), &[]).await.unwrap().is_empty());
+    assert!(calls.take().is_empty(), "nothing is asked for no build");
 }

@@ -1,5 +1,6 @@
 //! Build and image records: the same tests on moto and on Amazon's DynamoDB Local.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::Client;
@@ -11,12 +12,16 @@ use aws_sdk_dynamodb::types::{
     Projection, ProjectionType, ScalarAttributeType,
 };
 use ciab_aws::{DynamoRecords, RandomIdentifiers};
-use ciab_core::build::{BuildRecord, BuildStatus, Failure, Phase, RunnerKind, TemplateReference};
-use ciab_core::ids::{ImageId, Provider};
+use ciab_core::build::{
+    Artifact, BuildRecord, BuildStatus, Failure, Left, Phase, RunnerKind, Stage, TemplateReference,
+};
+use ciab_core::ids::{BuildId, ImageId, Provider};
 use ciab_core::image::{ImageRecord, ImageStatus};
 use ciab_core::ports::{
-    INVALID_NEXT_TOKEN, IdempotencyKey, Identifiers, ImageFilter, PortError, Records, Submission, Write,
+    INVALID_NEXT_TOKEN, IdempotencyKey, Identifiers, ImageFilter, Lease, PortError, Records, Submission,
+    Write,
 };
+use ciab_core::resource::{Resource, ResourceKind};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 
@@ -126,10 +131,16 @@ fn queued(created_at: &str) -> BuildRecord {
         status: BuildStatus::Queued,
         phase: Phase::Queued,
         image_id: None,
+        artifacts: Vec::new(),
+        kept_snapshots: BTreeSet::new(),
+        runner_requested_at: None,
         runner_id: None,
+        failing_since: None,
         failure: None,
-        remaining: Vec::new(),
+        doomed: false,
         leftovers: Default::default(),
+        quiet_since: None,
+        tried_at: None,
         clean: false,
     }
 }
@@ -157,12 +168,21 @@ fn image_id(number: u32) -> ImageId {
     format!("ami-{number:017x}").parse().unwrap()
 }
 
+fn artifacts(image: &ImageRecord) -> Vec<Artifact> {
+    vec![Artifact { region: image.region.clone(), image_id: image.image_id.clone() }]
+}
+
+fn snapshots(image: &ImageRecord) -> BTreeSet<String> {
+    image.snapshots.iter().cloned().collect()
+}
+
 /// A build that has ended with this image, as it stands before it is written.
 async fn succeeding(table: &Table, image: &ImageRecord) -> BuildRecord {
     let mut record = queued("2026-03-25T14:30:00Z");
     table.records.submit(&record, None).await.unwrap();
+    record.region = image.region.clone();
     record.start(record.created_at).unwrap();
-    record.succeed(image.image_id.clone(), image.created_at).unwrap();
+    record.succeed(artifacts(image), snapshots(image), image.created_at).unwrap();
     record
 }
 
@@ -172,6 +192,111 @@ async fn what_was_submitted_is_read_back_as_it_was(table: Table) {
     assert_eq!(table.records.build(record.build_id).await.unwrap(), Some(record));
     assert_eq!(table.records.build(RandomIdentifiers.new_build_id()).await.unwrap(), None);
     table.records.ready().await.unwrap();
+}
+
+async fn all_that_is_known_of_a_build_is_read_back_as_it_was(table: Table) {
+    let mut record = queued("2026-03-25T14:30:00Z");
+    table.records.submit(&record, None).await.unwrap();
+    let now = time("2026-03-25T14:31:00.000000001Z");
+    record.start(now).unwrap();
+    record.runner_started("ciab-test-runner:1".into(), now).unwrap();
+    record
+        .begin_clean_up(
+            Failure {
+                step: Some("shell".into()),
+                last_log_lines: vec!["a".into(), "b".into()],
+                ..Failure::of(Stage::RunPacker, "broken")
+            },
+            now,
+        )
+        .unwrap();
+    for kind in ResourceKind::ALL {
+        record.leftovers.found.insert(&Resource::bare(kind, record.region.clone(), format!("{kind:?}-1")));
+        record.leftovers.found.insert(&Resource::bare(kind, record.region.clone(), format!("{kind:?}-2")));
+    }
+    record.leftovers.removed.images.insert("Image-1".into());
+    record.artifacts.push(Artifact { region: "eu-west-1".parse().unwrap(), image_id: image_id(1) });
+    record.kept_snapshots.insert("snap-1".into());
+    record.quiet_since = Some(now);
+    record.tried_at = Some(now);
+    assert_eq!(table.records.replace(&record).await.unwrap(), Write::Done);
+    record.revision += 1;
+    assert_eq!(table.records.build(record.build_id).await.unwrap(), Some(record.clone()));
+    assert_eq!(table.records.active_builds(None).await.unwrap().items, [record]);
+}
+
+fn build_ids<const N: usize>() -> [BuildId; N] {
+    std::array::from_fn(|_| RandomIdentifiers.new_build_id())
+}
+
+async fn as_many_builds_have_a_slot_as_there_are_slots(table: Table) {
+    let records = &table.records;
+    let [one, two, three] = build_ids();
+    assert!(records.slots_taken().await.unwrap().is_empty());
+    records.release_slot(one).await.unwrap();
+    assert!(!records.take_slot(one, 0).await.unwrap(), "there are none");
+    assert!(records.take_slot(one, 2).await.unwrap());
+    assert!(records.take_slot(two, 2).await.unwrap());
+    assert!(!records.take_slot(three, 2).await.unwrap());
+    assert!(records.take_slot(two, 2).await.unwrap(), "its first answer may have been lost");
+    assert!(records.take_slot(two, 1).await.unwrap(), "it has one, however few there are by now");
+    assert_eq!(records.slots_taken().await.unwrap(), [one, two].into());
+    for _ in 0..2 {
+        records.release_slot(one).await.unwrap();
+    }
+    assert!(records.take_slot(three, 2).await.unwrap());
+    assert_eq!(records.slots_taken().await.unwrap(), [two, three].into());
+    for build in [two, three] {
+        records.release_slot(build).await.unwrap();
+    }
+    assert!(records.slots_taken().await.unwrap().is_empty());
+    assert!(records.take_slot(one, 1).await.unwrap(), "a set that became empty is as none");
+    assert!(!records.take_slot(two, 1).await.unwrap());
+}
+
+async fn many_builds_at_once_never_have_more_slots_than_there_are(table: Table) {
+    let builds: [BuildId; 24] = build_ids();
+    let answers = join_all(builds.iter().map(|build| table.records.take_slot(*build, 5))).await;
+    let taken: BTreeSet<BuildId> = builds
+        .iter()
+        .zip(answers)
+        .filter(|(_, answer)| *answer.as_ref().unwrap())
+        .map(|(id, _)| *id)
+        .collect();
+    assert_eq!(taken.len(), 5);
+    assert_eq!(table.records.slots_taken().await.unwrap(), taken);
+}
+
+fn lease<'a>(holder: &'a str, now: &str, until: &str) -> Lease<'a> {
+    Lease { name: "poll-builds", holder, now: time(now), until: time(until) }
+}
+
+async fn a_lease_is_one_holders_until_its_time_is_over_or_it_is_given_back(table: Table) {
+    let records = &table.records;
+    let take = async |holder, now, until| records.take_lease(&lease(holder, now, until)).await.unwrap();
+    assert!(take("one", "2026-03-25T14:30:00Z", "2026-03-25T14:30:45Z").await);
+    assert!(!take("two", "2026-03-25T14:30:44.999Z", "2026-03-25T14:31:45Z").await);
+    assert!(take("one", "2026-03-25T14:30:40Z", "2026-03-25T14:31:25Z").await, "it prolongs its own");
+    assert!(!take("two", "2026-03-25T14:30:45Z", "2026-03-25T14:31:45Z").await);
+    assert!(take("two", "2026-03-25T14:31:25Z", "2026-03-25T14:32:10Z").await, "its time is over");
+    assert!(!take("one", "2026-03-25T14:31:26Z", "2026-03-25T14:32:10Z").await);
+
+    records.release_lease("poll-builds", "one").await.unwrap();
+    assert!(!take("one", "2026-03-25T14:31:26Z", "2026-03-25T14:32:10Z").await, "it gave back another's");
+    for _ in 0..2 {
+        records.release_lease("poll-builds", "two").await.unwrap();
+    }
+    assert!(take("one", "2026-03-25T14:31:26Z", "2026-03-25T14:32:10Z").await);
+    let other = Lease { name: "another", ..lease("two", "2026-03-25T14:31:26Z", "2026-03-25T14:32:10Z") };
+    assert!(records.take_lease(&other).await.unwrap(), "a lease of another name is another lease");
+}
+
+async fn of_many_that_want_a_lease_at_once_one_gets_it(table: Table) {
+    let holders: Vec<String> = (0..8).map(|_| RandomIdentifiers.new_holder()).collect();
+    let wanted: Vec<_> =
+        holders.iter().map(|holder| lease(holder, "2026-03-25T14:30:00Z", "2026-03-25T14:30:45Z")).collect();
+    let answers = join_all(wanted.iter().map(|lease| table.records.take_lease(lease))).await;
+    assert_eq!(answers.into_iter().filter(|answer| *answer.as_ref().unwrap()).count(), 1);
 }
 
 async fn a_submission_whose_answer_was_lost_is_accepted_again(table: Table) {
@@ -249,7 +374,7 @@ async fn the_first_of_two_writers_wins_and_the_second_is_told(table: Table) {
     let mut one = record.clone();
     one.start(time("2026-03-25T14:30:01Z")).unwrap();
     let mut other = record.clone();
-    other.begin_clean_up(Failure::timed_out(1800)).unwrap();
+    other.begin_clean_up(Failure::timed_out(1800), time("2026-03-25T14:30:01Z")).unwrap();
 
     assert_eq!(table.records.replace(&one).await.unwrap(), Write::Done);
     assert_eq!(table.records.replace(&other).await.unwrap(), Write::Conflict);
@@ -297,8 +422,9 @@ async fn active_builds_are_listed_oldest_first_until_nothing_of_them_is_left(tab
     assert_eq!(active().await, builds.each_ref().map(|build| build.build_id));
 
     let mut failing = builds[0].clone();
-    failing.begin_clean_up(Failure::timed_out(1800)).unwrap();
-    failing.fail(false, time("2026-03-25T15:30:00Z")).unwrap();
+    let broken = Failure::of(Stage::RunPacker, "broken");
+    failing.begin_clean_up(broken, time("2026-03-25T15:29:00Z")).unwrap();
+    failing.fail(Left::Something, time("2026-03-25T15:30:00Z")).unwrap();
     table.records.replace(&failing).await.unwrap();
     assert_eq!(active().await.len(), 3, "failed, but something of it is left");
     failing.revision += 1;
@@ -434,7 +560,7 @@ async fn each_pattern_costs_what_the_design_allows(table: Table) {
     records.active_builds(None).await.unwrap();
     assert_eq!(calls.take(), ["Query"], "active builds");
     record.revision += 1;
-    record.succeed(made.image_id.clone(), made.created_at).unwrap();
+    record.succeed(artifacts(&made), snapshots(&made), made.created_at).unwrap();
     records.replace_with_images(&record, std::slice::from_ref(&made)).await.unwrap();
     assert_eq!(calls.take(), ["TransactWriteItems"], "a build's end with its images");
     records.images(&ImageFilter::default(), 100, None).await.unwrap();
@@ -445,6 +571,20 @@ async fn each_pattern_costs_what_the_design_allows(table: Table) {
     assert_eq!(calls.take(), ["TransactWriteItems"], "remove an image");
     records.ready().await.unwrap();
     assert_eq!(calls.take(), ["GetItem"], "ready");
+
+    assert!(records.take_slot(record.build_id, 1).await.unwrap());
+    assert_eq!(calls.take(), ["UpdateItem"], "take a slot");
+    assert!(!records.take_slot(made.build_id, 1).await.unwrap());
+    assert_eq!(calls.take(), ["UpdateItem"], "ask in vain for a slot");
+    records.slots_taken().await.unwrap();
+    assert_eq!(calls.take(), ["GetItem"], "slots");
+    records.release_slot(record.build_id).await.unwrap();
+    assert_eq!(calls.take(), ["UpdateItem"], "give a slot back");
+    let lease = lease("one", "2026-03-25T14:30:00Z", "2026-03-25T14:30:45Z");
+    assert!(records.take_lease(&lease).await.unwrap());
+    assert_eq!(calls.take(), ["UpdateItem"], "take a lease");
+    records.release_lease("poll-builds", "one").await.unwrap();
+    assert_eq!(calls.take(), ["DeleteItem"], "give a lease back");
 }
 
 /// Each of the tests above once for each server.
@@ -463,6 +603,9 @@ macro_rules! on_both {
 
 on_both! {
     what_was_submitted_is_read_back_as_it_was
+    all_that_is_known_of_a_build_is_read_back_as_it_was
+    as_many_builds_have_a_slot_as_there_are_slots
+    a_lease_is_one_holders_until_its_time_is_over_or_it_is_given_back
     a_submission_whose_answer_was_lost_is_accepted_again
     another_build_with_the_same_id_is_refused
     one_key_gives_one_build
@@ -477,4 +620,21 @@ on_both! {
     a_removed_image_leaves_every_listing_and_may_be_removed_twice
     an_active_build_that_nobody_can_read_hides_no_other
     each_pattern_costs_what_the_design_allows
+}
+
+/// moto looks at a condition and writes in two steps, so that two writers at once may both see it hold.
+mod on_dynamodb_local_alone {
+    use super::{Server, Table};
+
+    #[tokio::test]
+    async fn many_builds_at_once_never_have_more_slots_than_there_are() {
+        let table = Table::on(Server::dynamodb_local()).await;
+        super::many_builds_at_once_never_have_more_slots_than_there_are(table).await;
+    }
+
+    #[tokio::test]
+    async fn of_many_that_want_a_lease_at_once_one_gets_it() {
+        let table = Table::on(Server::dynamodb_local()).await;
+        super::of_many_that_want_a_lease_at_once_one_gets_it(table).await;
+    }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use ciab_aws::{SdkConfig, connect_to};
+use tempfile::TempDir;
 
 /// How long a server may take to answer, on a machine that starts many at once.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Server {
     process: Child,
     port: u16,
+    /// What it stands in front of, and where it works.
+    _behind: Option<(Box<Server>, TempDir)>,
 }
 
 impl Server {
@@ -30,6 +33,23 @@ impl Server {
             command.env("MOTO_PORT", port.to_string());
             command
         })
+    }
+
+    /// moto behind this project's own EC2, which knows of EC2 what moto lacks: where an image was copied from, and which
+    /// instances use an instance profile. Its instances exist in the API only.
+    pub(crate) fn ec2() -> Self {
+        let moto = Self::moto();
+        let program = required("CIAB_TEST_BIN_DIR").join("ciab-local-ec2");
+        let work = tempfile::tempdir().expect("a folder can be made");
+        let mut ec2 = Self::start(|port| {
+            let mut command = Command::new(&program);
+            command.args(["--listen", &format!("127.0.0.1:{port}")]);
+            command.args(["--moto", &format!("http://127.0.0.1:{}", moto.port)]);
+            command.arg("--work-dir").arg(work.path().join("ec2"));
+            command
+        });
+        ec2._behind = Some((Box::new(moto), work));
+        ec2
     }
 
     /// Amazon's own DynamoDB, in memory.
@@ -60,7 +80,7 @@ impl Server {
                 .expect("the server can be started");
             while Instant::now() < deadline {
                 if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                    return Self { process, port };
+                    return Self { process, port, _behind: None };
                 }
                 if process.try_wait().expect("a child can be asked").is_some() {
                     // Somebody else took the port first.

@@ -1,5 +1,6 @@
 //! The state machine and its task tokens.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{
@@ -8,9 +9,9 @@ use aws_sdk_dynamodb::types::{
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
 use aws_sdk_sfn::types::ExecutionStatus;
-use ciab_aws::{StepFunctionsTaskTokens, StepFunctionsWorkflows};
+use ciab_aws::{RandomIdentifiers, StepFunctionsTaskTokens, StepFunctionsWorkflows};
 use ciab_core::ids::BuildId;
-use ciab_core::ports::{ExecutionState, TaskState, TaskTokens, Workflows};
+use ciab_core::ports::{ExecutionState, Identifiers, TaskState, TaskTokens, Workflows};
 
 use crate::servers::Server;
 
@@ -42,13 +43,36 @@ async fn a_build_has_one_execution_however_often_it_is_started() {
     assert_eq!(workflows.state(build()).await.unwrap(), ExecutionState::Absent);
     workflows.start(build()).await.unwrap();
     workflows.start(build()).await.unwrap();
-    assert_eq!(workflows.state(build()).await.unwrap(), ExecutionState::Running);
+    let ExecutionState::Running { since } = workflows.state(build()).await.unwrap() else {
+        panic!("the execution runs")
+    };
     let executions = client.list_executions().state_machine_arn(&arn).send().await.unwrap().executions;
     assert_eq!(executions.len(), 1);
     assert_eq!(executions[0].name, build().to_string());
     let input = client.describe_execution().execution_arn(&executions[0].execution_arn).send().await.unwrap();
     let input: serde_json::Value = serde_json::from_str(input.input().unwrap()).unwrap();
     assert_eq!(input, serde_json::json!({ "build_id": build() }));
+    assert_eq!(workflows.running().await.unwrap(), [(build(), since)].into());
+}
+
+#[tokio::test]
+async fn the_builds_whose_executions_run_are_listed_to_the_last_page() {
+    let server = Server::moto();
+    let (client, arn) = state_machine(&server, WAITS).await;
+    let workflows = StepFunctionsWorkflows::new(&server.config(), &arn);
+    assert!(workflows.running().await.unwrap().is_empty());
+    let (mut expected, stopped) = (BTreeSet::new(), RandomIdentifiers.new_build_id());
+    for _ in 0..1_010 {
+        let id = RandomIdentifiers.new_build_id();
+        workflows.start(id).await.unwrap();
+        expected.insert(id);
+    }
+    workflows.start(stopped).await.unwrap();
+    workflows.stop(stopped).await.unwrap();
+    client.start_execution().state_machine_arn(&arn).name("by-hand").send().await.unwrap();
+    let running: BTreeSet<BuildId> = workflows.running().await.unwrap().into_keys().collect();
+    assert_eq!(running.len(), expected.len());
+    assert_eq!(running, expected);
 }
 
 #[tokio::test]
