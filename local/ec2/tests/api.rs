@@ -82,6 +82,27 @@ fn tags_given_at_creation_are_on_everything_created() {
 }
 
 #[test]
+fn an_image_tells_what_it_comes_from_and_is_found_by_it() {
+    let stack = Stack::without_bodies();
+    let base = stack.base_image();
+    let (instance, _) = stack.run_instance(&base, &[]);
+    let made = only(&stack.call("CreateImage", &[("InstanceId", &instance), ("Name", "made")]), "imageId");
+    let copy = [("SourceImageId", made.as_str()), ("SourceRegion", "us-east-1"), ("Name", "copied")];
+    let copied = only(&stack.call("CopyImage", &copy), "imageId");
+    for (source, image) in [(&base, &made), (&made, &copied)] {
+        let by_source = [("Filter.1.Name", "source-image-id"), ("Filter.1.Value.1", source.as_str())];
+        let found = stack.call("DescribeImages", &by_source);
+        assert_eq!(only(&found, "imageId"), *image);
+        assert_eq!(only(&found, "sourceImageId"), *source);
+        assert_eq!(only(&found, "sourceImageRegion"), "us-east-1");
+    }
+    let snapshots = stack.call("DescribeSnapshots", &[("Owner.1", "self")]);
+    let said = format!("Copied for DestinationAmi {copied} from SourceAmi {made} for SourceSnapshot snap-");
+    let descriptions = texts(&snapshots, "description");
+    assert_eq!(descriptions.iter().filter(|text| text.starts_with(&said)).count(), 1, "{descriptions:?}");
+}
+
+#[test]
 fn an_image_name_is_taken_once() {
     let stack = Stack::without_bodies();
     let (instance, _) = stack.run_instance(&stack.base_image(), &[]);
