@@ -113,8 +113,7 @@ macro_rules! each_question {
             client: &Client,
             questions: Vec<Question>,
         ) -> Result<Vec<$found>, PortError> {
-            // Named and boxed: the compiler cannot prove of a closure's future that it is Send for every lifetime.
-            let asked: Vec<_> = questions.into_iter().map(|question| Box::pin($one(client, question))).collect();
+            let asked: Vec<_> = questions.into_iter().map(|question| $one(client, question)).collect();
             let answers: Vec<Vec<$found>> =
                 stream::iter(asked).buffered(QUESTIONS_AT_ONCE).try_collect().await?;
             Ok(answers.into_iter().flatten().collect())
