@@ -43,7 +43,8 @@ pub struct Output {
 /// Does the step.
 ///
 /// # Errors
-/// Those that every step has.
+/// `RunnerUncertain` once a runner was asked for: the state machine must not try that again, since a new try has a new task token,
+/// and a runner that was started all the same holds the old one. Otherwise those that every step has.
 pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
     // The intent first: from here on there may be a runner, whatever happens to the answer.
     let now = deps.clock.now();
@@ -59,14 +60,17 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
     let found = if asked_before.into_inner() { started_before(deps, &record).await? } else { None };
     let runner_id = match found {
         Some(runner_id) => runner_id,
-        None => deps.runners.start(&order(&record, input.task_token)).await?,
+        None => {
+            let started = deps.runners.start(&order(&record, input.task_token)).await;
+            started.map_err(|error| StepError::RunnerUncertain(Box::new(error.into())))?
+        }
     };
     let noted =
         update(&*deps.records, input.build_id, |record| record.runner_started(runner_id.clone(), now)).await;
     if let Err(error) = noted {
         // The build ended in the meantime, or the record cannot be written: a runner that nobody knows must not go on.
-        deps.runners.stop(&runner_id).await?;
-        return Err(error);
+        let stopped = deps.runners.stop(&runner_id).await.map_err(StepError::from);
+        return Err(StepError::RunnerUncertain(Box::new(stopped.err().unwrap_or(error))));
     }
     Ok(Output { runner_id })
 }

@@ -22,6 +22,9 @@ pub enum StepError {
     /// The build has ended, or fails already: there is nothing left to do for this step.
     #[error("the build goes no further: {0}")]
     BuildEnded(#[from] NotAllowed),
+    /// A runner was asked for, and whether there is one is not known: looking for it is clean-up's.
+    #[error("it is not certain whether the build has a runner")]
+    RunnerUncertain(#[source] Box<StepError>),
     /// The AMI is not available yet, or EC2 does not show its tags yet.
     #[error("{0}")]
     ImageNotReady(String),
@@ -41,10 +44,11 @@ pub enum StepError {
 
 impl StepError {
     /// Every name that [`StepError::name`] may answer with.
-    pub const NAMES: [&str; 9] = [
+    pub const NAMES: [&str; 10] = [
         "TemplateRejected",
         "BuildMissing",
         "BuildEnded",
+        "RunnerUncertain",
         "ImageNotReady",
         "ImageRejected",
         "LeftoversRemain",
@@ -59,6 +63,7 @@ impl StepError {
             Self::TemplateRejected(_) => "TemplateRejected",
             Self::BuildMissing(_) => "BuildMissing",
             Self::BuildEnded(_) => "BuildEnded",
+            Self::RunnerUncertain(_) => "RunnerUncertain",
             Self::ImageNotReady(_) => "ImageNotReady",
             Self::ImageRejected(_) => "ImageRejected",
             Self::LeftoversRemain(_) => "LeftoversRemain",

@@ -446,7 +446,8 @@ async fn a_runner_whose_start_was_never_answered_is_found_and_never_started_twic
     let id = submitted(&world).await;
     prepare_build::run(&world.prepare_build(), prepare_build::Input { build_id: id }).await.unwrap();
     world.state(|state| state.lose_reply_of = Some("start_runner"));
-    assert!(start(&world, id).await.is_err());
+    let uncertain = start(&world, id).await.unwrap_err();
+    assert_eq!(uncertain.name(), "RunnerUncertain", "it must not be tried with another task token");
     assert_eq!(world.build(id).runner_id, None);
     start(&world, id).await.unwrap();
     world.state(|state| assert_eq!(state.runner_starts, 1));
