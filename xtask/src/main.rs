@@ -1,4 +1,5 @@
-//! `cargo xtask`: sets up what the project needs, and builds, runs, shows, tests and measures the local stack.
+//! `cargo xtask`: sets up what the project needs, and builds, runs, shows, tests and measures the local stack; starts the
+//! simulation.
 //!
 //! It does on a fresh machine what a person would otherwise do by hand from a list, and drives the stack only from
 //! outside: by the `ciab` binary, the HTTP API and the EC2 API. It must never share code with what it checks, and it
@@ -9,6 +10,7 @@ mod build_binaries;
 mod demo;
 mod progress;
 mod setup;
+mod simulate;
 mod test;
 mod up;
 mod workspace;
@@ -47,6 +49,8 @@ enum Task {
     Demo(demo::Options),
     /// Set up what the tests need and run all of them
     Test(test::Options),
+    /// Run lives of builds in a pretend AWS where everything goes wrong (needs nothing set up)
+    Simulate(simulate::Options),
     /// Measure the product against its budgets
     #[command(subcommand)]
     Bench(bench::Benchmark),
@@ -74,6 +78,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Up(options) => up::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Simulate(options) => simulate::run(&options),
         Task::Bench(benchmark) => bench::run(&benchmark),
     }
 }
