@@ -1,6 +1,7 @@
 //! The command line, and the checks that find what is missing before anything is started.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,6 +71,10 @@ pub(crate) struct Up {
     /// Written once the stack is ready, as one JSON object; removed when it stops
     #[arg(long, env = "CIAB_LOCAL_READY_FILE", value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+    /// What functions, runner and Packer are given as AWS's endpoint instead of the stack's own: for tests that put a
+    /// proxy before it, which passes on to the `aws_endpoint_url` of the ready file
+    #[arg(long, value_name = "URL", hide = true, value_parser = loopback_url)]
+    pub(crate) advertise_endpoint: Option<String>,
     /// A value for a parameter of template.yaml; may be repeated
     #[arg(long = "set", value_name = "PARAMETER=VALUE", value_parser = assignment)]
     pub(crate) parameters: Vec<(String, String)>,
@@ -82,6 +87,18 @@ fn seconds(text: &str) -> Result<Duration, String> {
         return Err("must be at least 0.1".to_owned());
     }
     Ok(duration)
+}
+
+/// `http://` and an address of this machine with a port: nothing of the stack may leave the machine.
+fn loopback_url(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("http://").and_then(|address| address.parse::<SocketAddr>().ok());
+    match address {
+        Some(address) if address.ip().is_loopback() && address.port() != 0 => Ok(text.to_owned()),
+        _ => {
+            Err("must be http:// with a loopback address and a port, such as http://127.0.0.1:4566"
+                .to_owned())
+        }
+    }
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -188,4 +205,25 @@ fn packer_version(packer: &Path) -> anyhow::Result<String> {
 
 fn hex_digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_can_be_advertised() {
+        assert_eq!(loopback_url("http://127.0.0.1:4566").unwrap(), "http://127.0.0.1:4566");
+        for refused in [
+            "127.0.0.1:4566",
+            "https://127.0.0.1:1",
+            "http://127.0.0.1",
+            "http://127.0.0.1:0",
+            "http://127.0.0.1:1/x",
+            "http://10.0.0.1:80",
+            "http://localhost:80",
+        ] {
+            assert!(loopback_url(refused).unwrap_err().contains("http://127.0.0.1:4566"), "{refused}");
+        }
+    }
 }

@@ -137,8 +137,9 @@ impl Stack {
         let client =
             reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
         let endpoint = format!("http://{}", addresses.edge);
+        let advertised = settings.up.advertise_endpoint.as_deref().unwrap_or(&endpoint);
         let environment: Vec<(String, String)> = [
-            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_ENDPOINT_URL", advertised),
             ("AWS_ACCESS_KEY_ID", crate::ACCESS_KEY_ID),
             ("AWS_SECRET_ACCESS_KEY", "local"),
             ("AWS_EC2_METADATA_DISABLED", "true"),
