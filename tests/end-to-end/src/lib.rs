@@ -3,18 +3,22 @@
 //! Must never look into the stack's table or bucket: what a user cannot see is no end-to-end test's business.
 
 mod api;
-mod processes;
+pub mod harm;
+pub mod processes;
+pub mod proxy;
 pub mod templates;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use local_stack::stack::Ready;
-use local_stack::{Ec2Api, Inventory, Stack, StackParts};
+use local_stack::{Ec2Api, Inventory, JsonApi, Stack, StackParts};
 use serde_json::Value;
 
 pub use api::{Answer, Api};
 pub use processes::{freeze_runner, kill_runner_alone, kill_runners_machine};
+use proxy::Proxy;
 
 /// Longest that anything in here is waited for: far more than a slow machine needs.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -39,7 +43,21 @@ impl Scene {
 
     /// Starts such a stack of these parts.
     pub fn with(parts: &StackParts) -> Result<Self> {
-        let stack = Stack::start(parts, &["--poll-interval", "2"])?;
+        Self::start(parts, &["--poll-interval", "2"])
+    }
+
+    /// Starts a stack of these parts with these arguments.
+    pub fn start(parts: &StackParts, arguments: &[&str]) -> Result<Self> {
+        let stack = Stack::start(parts, arguments)?;
+        let scene = Self::visit(&stack.ready)?;
+        Ok(Self { stack: Some(stack), ..scene })
+    }
+
+    /// Starts such a stack of these parts, whose functions, runner and Packer reach AWS by the proxy alone.
+    pub fn behind(proxy: &Proxy, parts: &StackParts, arguments: &[&str]) -> Result<Self> {
+        let url = proxy.url();
+        let stack = Stack::start(parts, &[&["--advertise-endpoint", &url], arguments].concat())?;
+        proxy.pass_on_to(&stack.ready.aws_endpoint_url)?;
         let scene = Self::visit(&stack.ready)?;
         Ok(Self { stack: Some(stack), ..scene })
     }
@@ -62,9 +80,19 @@ impl Scene {
         &self.ready.gateway_url
     }
 
+    /// Where AWS is, without a proxy between.
+    pub fn aws_endpoint_url(&self) -> &str {
+        &self.ready.aws_endpoint_url
+    }
+
     /// The key that it takes.
     pub fn api_key(&self) -> &str {
         &self.ready.api_key
+    }
+
+    /// Where the stack's logs are; none where somebody else started it.
+    pub fn directory(&self) -> Option<&Path> {
+        self.stack.as_ref().map(Stack::directory)
     }
 
     /// Takes the stack down, which must go in order. After a failure the stack's log is part of the message.
@@ -75,6 +103,29 @@ impl Scene {
             bail!("{error:#}\n{log}");
         }
         stack.stop()
+    }
+
+    /// Stops the build's execution in the state machine's interpreter, as if that had died.
+    pub fn stop_execution(&self, build_id: &str) -> Result<()> {
+        let execution =
+            format!("arn:aws:states:us-east-1:123456789012:execution:ciab-local-build-image:{build_id}");
+        let request = serde_json::json!({"executionArn": execution});
+        JsonApi::new(&self.ready.aws_endpoint_url)?.call(
+            "states",
+            "AWSStepFunctions.StopExecution",
+            &request,
+        )?;
+        Ok(())
+    }
+
+    /// Invokes a function of the stack, by its folder's name, as a service of AWS would; what it answers. A failed
+    /// invocation answers with an error document (`errorType`, `errorMessage`).
+    pub fn invoke(&self, function: &str, event: &Value) -> Result<Value> {
+        let endpoint = self.ready.aws_endpoint_url.trim_end_matches('/');
+        let url = format!("{endpoint}/2015-03-31/functions/ciab-local-{function}/invocations");
+        let mut answer = local_stack::http_client::agent().post(url).send(event.to_string())?;
+        ensure!(answer.status().is_success(), "{function} cannot be invoked: {}", answer.status());
+        Ok(serde_json::from_str(&answer.body_mut().read_to_string()?)?)
     }
 
     /// Starts a build; its id.

@@ -41,6 +41,15 @@ pub fn without_communicator() -> String {
     format!("{}}}\n", &template[..provisioner])
 }
 
+/// The same template for a bare Packer of version 1.6, which takes the endpoint from nowhere else.
+pub fn for_bare_packer(template: &str, endpoint: &str) -> String {
+    let region = "  region        = var.region\n";
+    let endpoint = format!(
+        "{region}  custom_endpoint_ec2 = {endpoint:?}\n  skip_region_validation = true\n  skip_metadata_api_check = true\n"
+    );
+    template.replacen(region, &endpoint, 1)
+}
+
 /// A template that Packer refuses when it validates it.
 pub fn invalid() -> String {
     with_script("true").replace("ssh_username", "no_such_attribute = 1\n  ssh_username")

@@ -8,9 +8,11 @@ pub mod ec2_api;
 pub mod ec2_inventory;
 pub mod http_client;
 pub mod interruption;
+pub mod json_api;
 pub mod process;
 pub mod stack;
 
 pub use ec2_api::Ec2Api;
 pub use ec2_inventory::Inventory;
+pub use json_api::JsonApi;
 pub use stack::{Stack, StackParts};
