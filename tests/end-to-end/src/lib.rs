@@ -4,6 +4,7 @@
 
 mod api;
 pub mod harm;
+pub mod load;
 pub mod processes;
 pub mod proxy;
 pub mod templates;
