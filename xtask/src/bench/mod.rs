@@ -1,7 +1,10 @@
 //! Benchmarks: ours beside a peer's, both measured in one run on one machine, each against a budget written here.
 //! They are measurements for people and no tests: a busy machine may miss a budget.
 
+mod leaks;
+mod load;
 mod overhead;
+mod poll;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -14,12 +17,26 @@ use serde::Serialize;
 pub(crate) enum Benchmark {
     /// From POST to `succeeded`, against a bare `packer build` of the same template without a communicator
     Overhead(overhead::Options),
+    /// What is left after everything that can die has died, at every moment, against a bare `packer build`
+    ///
+    /// Builds one image after another and harms each build at a moment of its own: kills the runner, Packer, the runner's
+    /// machine, a function's process or the execution, loses the reply of a call, cancels. Two polls after the build's
+    /// end, EC2 must hold what it held before and the AMI of a build that succeeded, and the status must be right. Where
+    /// a bare Packer can be harmed in the same way, it is. Exits 0 only if nothing of ours was left or wrong.
+    Leaks(leaks::Options),
+    /// Many builds at once on few slots: all end right, in the order of their submission, and none is lost
+    Load(load::Options),
+    /// One poll with 10, 100 and 1,000 active builds: calls to each of AWS's APIs, and time
+    Poll(poll::Options),
 }
 
 /// Runs a benchmark; the code is 0 if it could be measured and every budget was kept.
 pub(crate) fn run(benchmark: &Benchmark) -> Result<ExitCode> {
     match benchmark {
         Benchmark::Overhead(options) => overhead::run(options),
+        Benchmark::Leaks(options) => leaks::run(options),
+        Benchmark::Load(options) => load::run(options),
+        Benchmark::Poll(options) => poll::run(options),
     }
 }
 
