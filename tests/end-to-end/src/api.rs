@@ -1,5 +1,7 @@
 //! The HTTP API, as any client would call it.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use local_stack::http_client;
 use serde_json::Value;
@@ -37,6 +39,11 @@ impl Answer {
 impl Api {
     pub(crate) fn new(url: &str, key: Option<&str>) -> Self {
         Self { agent: http_client::agent(), url: url.to_owned(), key: key.map(str::to_owned) }
+    }
+
+    /// The same with a client that waits longer for its answers.
+    pub fn patient(&self, patience: Duration) -> Self {
+        Self { agent: http_client::patient_agent(patience), url: self.url.clone(), key: self.key.clone() }
     }
 
     /// GET.

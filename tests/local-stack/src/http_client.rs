@@ -9,9 +9,14 @@ use ureq::http::Uri;
 
 /// A client that hands every status to the caller and gives up after a while.
 pub fn agent() -> Agent {
+    patient_agent(Duration::from_secs(60))
+}
+
+/// The same with a patience of its own.
+pub fn patient_agent(patience: Duration) -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(60)))
+        .timeout_global(Some(patience))
         .proxy(None)
         .build()
         .into()
