@@ -362,10 +362,12 @@ impl BuildRecord {
         self.image_id = image_id;
         self.artifacts = artifacts;
         self.kept_snapshots = snapshots;
+        // The runner that reported has a while to end by itself. That of a build that is taken over was stopped, and what it
+        // left may go at once.
+        self.quiet_since = self.failure.is_none().then_some(now);
         self.failure = None;
         self.failing_since = None;
         self.completed_at = Some(now);
-        self.quiet_since = Some(now);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::build::{BuildRecord, BuildStatus};
 use crate::ids::BuildId;
-use crate::ports::{PortError, Records, Workflows};
+use crate::ports::{PortError, Records, Slot, Workflows};
 
 /// Pages of active builds that one dispatch reads at most: a bound, far above what a stack has.
 const PAGES: usize = 1_000;
@@ -57,8 +57,17 @@ impl Dispatcher {
 
         let mut dispatched = 0;
         for record in waiting {
-            if free == 0 || !self.records.take_slot(record.build_id, self.slots).await? {
+            if free == 0 {
                 break;
+            }
+            match self.records.take_slot(record.build_id, self.slots).await? {
+                Slot::Taken => {}
+                // Whoever gave it that slot starts it, or else the poller: many that dispatch at once must not all start all.
+                Slot::Held => {
+                    free -= 1;
+                    continue;
+                }
+                Slot::Full => break,
             }
             if self.still_waits(record.build_id).await? {
                 self.workflows.start(record.build_id).await?;

@@ -117,6 +117,17 @@ pub enum Write {
     Conflict,
 }
 
+/// How it went to take a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// It was free, and is the build's now.
+    Taken,
+    /// The build has one already: by another process, or by a call of ours whose answer was lost.
+    Held,
+    /// All are taken.
+    Full,
+}
+
 /// A right that one process at a time has, until it gives it back or its time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease<'a> {
@@ -171,8 +182,8 @@ pub trait Records: Send + Sync {
         images: &[ImageRecord],
     ) -> Result<Write, PortError>;
 
-    /// Takes a slot for a build where fewer than `slots` are taken. True where the build has one now, also by an earlier call.
-    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<bool, PortError>;
+    /// Takes a slot for a build that has none where fewer than `slots` are taken.
+    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<Slot, PortError>;
 
     /// Gives a build's slot back. One that has none counts as given back.
     async fn release_slot(&self, id: BuildId) -> Result<(), PortError>;

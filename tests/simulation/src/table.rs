@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use ciab_core::build::BuildRecord;
 use ciab_core::ids::{BuildId, ImageId};
 use ciab_core::image::ImageRecord;
-use ciab_core::ports::{IdempotencyKey, ImageFilter, Lease, Page, PortError, Records, Submission, Write};
+use ciab_core::ports::{
+    IdempotencyKey, ImageFilter, Lease, Page, PortError, Records, Slot, Submission, Write,
+};
 use jiff::Timestamp;
 
 use crate::world::{Millis, Process, State, TaskId, short};
@@ -127,16 +129,19 @@ impl Records for Process {
         .await
     }
 
-    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<bool, PortError> {
+    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<Slot, PortError> {
         self.call("dynamodb", "UpdateItem (take slot)", &short(id), |state| {
-            let has_one = state.table.slots.contains(&id);
+            if state.table.slots.contains(&id) {
+                return Ok(Slot::Held);
+            }
             let is_free = state.table.slots.len() < usize::try_from(slots).unwrap_or(usize::MAX)
                 || state.planted == Some("slots are not counted");
-            if !has_one && is_free {
-                state.judge_turn(id);
-                state.table.slots.insert(id);
+            if !is_free {
+                return Ok(Slot::Full);
             }
-            Ok(has_one || is_free)
+            state.judge_turn(id);
+            state.table.slots.insert(id);
+            Ok(Slot::Taken)
         })
         .await
     }

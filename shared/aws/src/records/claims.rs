@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
 use ciab_core::ids::BuildId;
-use ciab_core::ports::{Lease, PortError};
+use ciab_core::ports::{Lease, PortError, Slot};
 use jiff::Timestamp;
 
 use super::items::{Key, sortable};
@@ -17,23 +17,26 @@ use crate::failure::answered;
 
 impl DynamoRecords {
     /// `size` of a set that is not there is no number, so that the first slot has a condition of its own.
-    pub(super) async fn take(&self, id: BuildId, slots: u32) -> Result<bool, PortError> {
+    pub(super) async fn take(&self, id: BuildId, slots: u32) -> Result<Slot, PortError> {
         if slots == 0 {
-            return Ok(false);
+            return Ok(Slot::Full);
         }
-        self.update(
+        let add = self.update(
             self.client
                 .update_item()
                 .set_key(Some(Key::slots().into_item()))
                 .update_expression("ADD builds :builds")
                 .condition_expression(
-                    "contains(builds, :build) OR attribute_not_exists(builds) OR size(builds) < :slots",
+                    "attribute_not_exists(builds) OR (size(builds) < :slots AND NOT contains(builds, :build))",
                 )
                 .expression_attribute_values(":builds", AttributeValue::Ss(vec![id.to_string()]))
                 .expression_attribute_values(":build", text(id))
                 .expression_attribute_values(":slots", AttributeValue::N(slots.to_string())),
-        )
-        .await
+        );
+        if add.await? {
+            return Ok(Slot::Taken);
+        }
+        Ok(if self.taken().await?.contains(&id) { Slot::Held } else { Slot::Full })
     }
 
     pub(super) async fn give_back(&self, id: BuildId) -> Result<(), PortError> {

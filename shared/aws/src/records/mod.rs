@@ -17,7 +17,9 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put};
 use ciab_core::build::BuildRecord;
 use ciab_core::ids::{BuildId, ImageId};
 use ciab_core::image::ImageRecord;
-use ciab_core::ports::{IdempotencyKey, ImageFilter, Lease, Page, PortError, Records, Submission, Write};
+use ciab_core::ports::{
+    IdempotencyKey, ImageFilter, Lease, Page, PortError, Records, Slot, Submission, Write,
+};
 use serde::de::DeserializeOwned;
 
 use crate::failure::{Call, answered};
@@ -214,7 +216,7 @@ impl Records for DynamoRecords {
         }
     }
 
-    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<bool, PortError> {
+    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<Slot, PortError> {
         self.take(id, slots).await
     }
 

@@ -18,8 +18,8 @@ use ciab_core::build::{
 use ciab_core::ids::{BuildId, ImageId, Provider};
 use ciab_core::image::{ImageRecord, ImageStatus};
 use ciab_core::ports::{
-    INVALID_NEXT_TOKEN, IdempotencyKey, Identifiers, ImageFilter, Lease, PortError, Records, Submission,
-    Write,
+    INVALID_NEXT_TOKEN, IdempotencyKey, Identifiers, ImageFilter, Lease, PortError, Records, Slot,
+    Submission, Write,
 };
 use ciab_core::resource::{Resource, ResourceKind};
 use futures::future::join_all;
@@ -234,24 +234,25 @@ async fn as_many_builds_have_a_slot_as_there_are_slots(table: Table) {
     let [one, two, three] = build_ids();
     assert!(records.slots_taken().await.unwrap().is_empty());
     records.release_slot(one).await.unwrap();
-    assert!(!records.take_slot(one, 0).await.unwrap(), "there are none");
-    assert!(records.take_slot(one, 2).await.unwrap());
-    assert!(records.take_slot(two, 2).await.unwrap());
-    assert!(!records.take_slot(three, 2).await.unwrap());
-    assert!(records.take_slot(two, 2).await.unwrap(), "its first answer may have been lost");
-    assert!(records.take_slot(two, 1).await.unwrap(), "it has one, however few there are by now");
+    assert_eq!(records.take_slot(one, 0).await.unwrap(), Slot::Full, "there are none");
+    assert_eq!(records.take_slot(one, 2).await.unwrap(), Slot::Taken);
+    assert_eq!(records.take_slot(one, 2).await.unwrap(), Slot::Held, "its first answer may have been lost");
+    assert_eq!(records.take_slot(two, 2).await.unwrap(), Slot::Taken);
+    assert_eq!(records.take_slot(three, 2).await.unwrap(), Slot::Full);
+    assert_eq!(records.take_slot(two, 2).await.unwrap(), Slot::Held);
+    assert_eq!(records.take_slot(two, 1).await.unwrap(), Slot::Held, "however few there are by now");
     assert_eq!(records.slots_taken().await.unwrap(), [one, two].into());
     for _ in 0..2 {
         records.release_slot(one).await.unwrap();
     }
-    assert!(records.take_slot(three, 2).await.unwrap());
+    assert_eq!(records.take_slot(three, 2).await.unwrap(), Slot::Taken);
     assert_eq!(records.slots_taken().await.unwrap(), [two, three].into());
     for build in [two, three] {
         records.release_slot(build).await.unwrap();
     }
     assert!(records.slots_taken().await.unwrap().is_empty());
-    assert!(records.take_slot(one, 1).await.unwrap(), "a set that became empty is as none");
-    assert!(!records.take_slot(two, 1).await.unwrap());
+    assert_eq!(records.take_slot(one, 1).await.unwrap(), Slot::Taken, "a set that became empty is as none");
+    assert_eq!(records.take_slot(two, 1).await.unwrap(), Slot::Full);
 }
 
 async fn many_builds_at_once_never_have_more_slots_than_there_are(table: Table) {
@@ -260,7 +261,7 @@ async fn many_builds_at_once_never_have_more_slots_than_there_are(table: Table) 
     let taken: BTreeSet<BuildId> = builds
         .iter()
         .zip(answers)
-        .filter(|(_, answer)| *answer.as_ref().unwrap())
+        .filter(|(_, answer)| *answer.as_ref().unwrap() == Slot::Taken)
         .map(|(id, _)| *id)
         .collect();
     assert_eq!(taken.len(), 5);
@@ -572,10 +573,10 @@ async fn each_pattern_costs_what_the_design_allows(table: Table) {
     records.ready().await.unwrap();
     assert_eq!(calls.take(), ["GetItem"], "ready");
 
-    assert!(records.take_slot(record.build_id, 1).await.unwrap());
+    assert_eq!(records.take_slot(record.build_id, 1).await.unwrap(), Slot::Taken);
     assert_eq!(calls.take(), ["UpdateItem"], "take a slot");
-    assert!(!records.take_slot(made.build_id, 1).await.unwrap());
-    assert_eq!(calls.take(), ["UpdateItem"], "ask in vain for a slot");
+    assert_eq!(records.take_slot(made.build_id, 1).await.unwrap(), Slot::Full);
+    assert_eq!(calls.take(), ["UpdateItem", "GetItem"], "ask in vain for a slot");
     records.slots_taken().await.unwrap();
     assert_eq!(calls.take(), ["GetItem"], "slots");
     records.release_slot(record.build_id).await.unwrap();

@@ -297,14 +297,17 @@ impl Records for World {
         }))
     }
 
-    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<bool, PortError> {
+    async fn take_slot(&self, id: BuildId, slots: u32) -> Result<Slot, PortError> {
         self.call("take_slot")?;
         let taken = self.state(|state| {
-            let free = state.slots.contains(&id) || state.slots.len() < slots as usize;
-            if free {
-                state.slots.insert(id);
+            if state.slots.contains(&id) {
+                return Slot::Held;
             }
-            free
+            if state.slots.len() >= slots as usize {
+                return Slot::Full;
+            }
+            state.slots.insert(id);
+            Slot::Taken
         });
         self.reply("take_slot", taken)
     }
