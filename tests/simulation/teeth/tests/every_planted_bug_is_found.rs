@@ -9,7 +9,7 @@ use ciab_core::planted::plant;
 use teeth::{Options, run};
 
 /// How many worlds a bug may hide in.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 10_000;
 
 /// The first world in which the bug shows, and how.
 fn found(bug: &Bug) -> Option<(u64, String)> {
