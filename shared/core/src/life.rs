@@ -276,11 +276,12 @@ fn ended(record: &BuildRecord, seen: &Observation, stack: &str, now: Timestamp) 
         actions.push(Action::StopExecution);
     }
     if left.is_empty() {
-        actions.push(if record.quiet_since.is_some() {
-            Action::RecordClean
-        } else {
-            Action::NoteQuiet(true)
-        });
+        match record.quiet_since {
+            None => actions.push(Action::NoteQuiet(true)),
+            // A runner that nobody knew of at the first look: what it asked for last may turn up after its end.
+            Some(_) if runner_ended_within(QUIET, seen, now) => {}
+            Some(_) => actions.push(Action::RecordClean),
+        }
         return actions;
     }
     if record.quiet_since.is_some() {
@@ -292,6 +293,13 @@ fn ended(record: &BuildRecord, seen: &Observation, stack: &str, now: Timestamp) 
     }
     actions.push(Action::Wait);
     actions
+}
+
+fn runner_ended_within(time: SignedDuration, seen: &Observation, now: Timestamp) -> bool {
+    seen.runners
+        .iter()
+        .flatten()
+        .any(|(_, state)| matches!(state, RunnerState::Ended { at, .. } if now.duration_since(*at) < time))
 }
 
 /// Whether a build that fails is told as failed although something of it may be left.
@@ -709,6 +717,16 @@ mod tests {
         assert_eq!(decided(&failed, &alone, "2026-03-25T14:42:00Z"), [Action::NoteQuiet(true)]);
         failed.clean = true;
         assert!(decided(&failed, &Observation::nothing(), "2026-03-25T15:40:00Z").is_empty());
+    }
+
+    #[test]
+    fn a_build_is_not_called_clean_just_after_a_runner_that_turned_up_late_has_ended() {
+        let mut failed = failing();
+        failed.fail(Left::Nothing, time(DURING)).unwrap();
+        let ended = RunnerState::Ended { at: time("2026-03-25T14:40:55Z"), reported: false };
+        let nothing = Observation { resources: Some(vec![]), execution: None, ..after(ended, None) };
+        assert!(decided(&failed, &nothing, "2026-03-25T14:41:05Z").is_empty());
+        assert_eq!(decided(&failed, &nothing, "2026-03-25T14:42:05Z"), [Action::RecordClean]);
     }
 
     #[test]
