@@ -75,6 +75,10 @@ impl Dispatcher {
                 free -= 1;
             } else {
                 self.records.release_slot(record.build_id).await?;
+                // It stood in the listing in the place of one on the next page, who waits longer than what follows here.
+                if next.is_some() {
+                    break;
+                }
             }
         }
         Ok(dispatched)
