@@ -302,6 +302,7 @@ impl Going {
                 Action::RecordFailed(left) => {
                     self.record.fail(left, now)?;
                     self.save(deps).await?;
+                    self.forget_looks();
                 }
                 Action::NoteQuiet(quiet) => self.record.quiet_since = quiet.then_some(now),
                 Action::NoteTried => self.record.tried_at = Some(now),
@@ -323,7 +324,13 @@ impl Going {
         self.stored = record.clone();
         self.record = record;
         self.acted = true;
+        self.forget_looks();
         Ok(())
+    }
+
+    /// What was seen before the end says nothing of what there is a while after it, however long the last write took.
+    fn forget_looks(&mut self) {
+        self.seen = Observation { execution: self.seen.execution, ..Observation::nothing() };
     }
 
     /// Deletes all of these: one that cannot be deleted does not keep the others.
