@@ -228,7 +228,9 @@ async fn delete(world: World, id: BuildId, after: Millis) {
         })
         .await;
         world.state(|state| {
-            if let Some((204 | 404, _)) = answer {
+            // It may be answered that there is no such image while EC2 does not show its tags yet.
+            let is_listed = state.table.images.contains_key(gone.as_str());
+            if matches!(answer, Some((204, _))) || matches!(answer, Some((404, _))) && !is_listed {
                 state.deleted(&gone);
             }
         });

@@ -99,7 +99,11 @@ impl State {
     /// How late a change is shown.
     pub(crate) fn lag(&mut self) -> Millis {
         let most = self.weather.lag;
-        if self.random.bool() { 0 } else { self.between(0, most) }
+        match self.random.u8(0..3) {
+            0 => 0,
+            1 => most,
+            _ => self.between(0, most),
+        }
     }
 
     /// Makes a thing.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ciab_core::build::{BuildRecord, BuildStatus, FailureKind};
 use ciab_core::ids::{BuildId, ImageId};
 use ciab_core::ledger::Ledger;
-use ciab_core::life::STOP_GRACE;
+use ciab_core::life::{CLEAN_UP_PATIENCE, STOP_GRACE};
 use ciab_core::resource::ResourceKind;
 
 use crate::ec2::{Key, Maker, Thing};
@@ -35,6 +35,8 @@ pub(crate) struct Truth {
     accepted: BTreeSet<BuildId>,
     /// The newest version of each build's ledger, stored or not.
     pub(crate) ledgers: BTreeMap<BuildId, u64>,
+    /// Builds whose ledger is being stored.
+    pub(crate) ledgers_in_writing: BTreeSet<BuildId>,
     cancelled: BTreeSet<BuildId>,
     /// AMIs that somebody asked to delete, or deregistered by hand.
     may_go: BTreeSet<String>,
@@ -158,9 +160,10 @@ impl State {
         if !own {
             return self.violated(format!("{name} succeeded without an AMI in {}", record.region));
         }
-        let plan = &self.truth.plans[&record.build_id];
-        if record.artifacts.len() != plan.images() && !self.truth.finished_well.contains_key(&record.build_id)
-        {
+        // Copies that the stored ledger does not know of yet are nothing that anybody could know of.
+        let knows_of_copies = !self.stored_ledger(record.build_id).copy_regions.is_empty();
+        let expected = self.truth.plans[&record.build_id].images(knows_of_copies);
+        if record.artifacts.len() != expected && !self.truth.finished_well.contains_key(&record.build_id) {
             return self.violated(format!("{name} succeeded with some of its images"));
         }
         for artifact in &record.artifacts {
@@ -306,12 +309,7 @@ impl State {
     /// What nobody could know of, whatever they did: Packer made it, it carries no tag, and its runner died before the ledger
     /// that names it (or the region of the copy) was stored; and nothing of ours that was still there led to it.
     pub(crate) fn is_unprovable(&self, thing: &Thing, build: BuildId) -> bool {
-        let ledger: Ledger = self
-            .bucket
-            .objects
-            .get(&Ledger::key(build))
-            .and_then(|bytes| serde_json::from_slice(bytes).ok())
-            .unwrap_or_default();
+        let ledger = self.stored_ledger(build);
         match thing.kind {
             ResourceKind::SecurityGroup => {
                 let key = thing.key();
@@ -350,6 +348,11 @@ impl State {
                 self.truth.late.insert(record.build_id, self.now - since);
             }
         }
+    }
+
+    fn stored_ledger(&self, build: BuildId) -> Ledger {
+        let stored = self.bucket.objects.get(&Ledger::key(build));
+        stored.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
     }
 
     /// Whether nothing more is to be done: every build has ended and is clean, in the records and in truth.
@@ -423,12 +426,17 @@ impl State {
         }
     }
 
-    /// A build whose runner stored that Packer ended well, and that nobody had given up or cancelled by then, has succeeded.
+    /// A build whose runner stored that Packer ended well, and that nobody had given up or cancelled by then, has succeeded; but
+    /// for one that could not be looked at for so long that patience with it was over.
     fn judge_honesty(&mut self, record: &BuildRecord) {
         let Some(then) = self.truth.finished_well.get(&record.build_id) else { return };
         let was_given_up = then.doomed || then.status.is_final();
+        let failed_for = record.failing_since.zip(record.completed_at);
+        let was_unreachable =
+            failed_for.is_some_and(|(since, end)| end.duration_since(since) > CLEAN_UP_PATIENCE);
         if record.status == BuildStatus::Failed
             && !was_given_up
+            && !was_unreachable
             && self.weather.outage.is_none()
             && record.failure.as_ref().is_none_or(|failure| failure.kind != FailureKind::Cancelled)
         {

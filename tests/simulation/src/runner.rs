@@ -108,9 +108,9 @@ impl Plan {
 }
 
 impl Plan {
-    /// How many AMIs Packer makes.
-    pub(crate) fn images(&self) -> usize {
-        1 + self.copies.len() + usize::from(self.two_sources)
+    /// How many AMIs Packer makes, with copies or without.
+    pub(crate) fn images(&self, with_copies: bool) -> usize {
+        1 + usize::from(self.two_sources) + if with_copies { self.copies.len() } else { 0 }
     }
 }
 
@@ -622,19 +622,27 @@ impl Runner {
     }
 }
 
+/// Stores a version of the ledger, one after the other, and none that there is a newer one of.
 async fn store_ledger(process: &Process, id: BuildId, ledger: &Ledger, version: u64) {
     let body = serde_json::to_vec(ledger).unwrap_or_default();
     let world = &process.world;
+    let is_last = version == u64::MAX;
     let until = world.state(|state| state.now) + LAST_WRITES;
     let mut pause = 200;
-    // What is newer is stored by whoever noted it.
-    let is_newest =
-        || world.state(|state| state.truth.ledgers.get(&id).is_none_or(|newest| *newest <= version));
-    while is_newest()
-        && world.state(|state| state.now) < until.max(if version == u64::MAX { 0 } else { Millis::MAX })
-    {
-        if process.put(&Ledger::key(id), body.clone()).await.is_ok() {
+    loop {
+        let (is_newest, may_write) = world.state(|state| {
+            let is_newest = state.truth.ledgers.get(&id).is_none_or(|newest| *newest <= version);
+            (is_newest, is_newest && state.truth.ledgers_in_writing.insert(id))
+        });
+        if !is_newest || is_last && world.state(|state| state.now) >= until {
             return;
+        }
+        if may_write {
+            let stored = process.put(&Ledger::key(id), body.clone()).await.is_ok();
+            world.state(|state| state.truth.ledgers_in_writing.remove(&id));
+            if stored {
+                return;
+            }
         }
         world.sleep(pause).await;
         pause = (pause * 2).min(10 * SECOND);

@@ -86,7 +86,7 @@ impl Weather {
             dies,
             slow,
             skew: [0, SECOND, 3 * SECOND][random.usize(0..3)],
-            lag: [0, 2 * SECOND, LONGEST_LAG][random.usize(0..3)],
+            lag: [0, 2 * SECOND, LONGEST_LAG, LONGEST_LAG][random.usize(0..4)],
             invocation_fails,
             duplicated,
             execution_ends,
