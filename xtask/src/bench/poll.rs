@@ -108,10 +108,11 @@ impl Model {
         }))?;
         eventually("Packer launches an instance", || Ok(trap.caught()))?;
         let record = item(aws, &format!("BUILD#{id}"), "BUILD")?;
+        let document = document(&record)?;
         let slots = item(aws, "SLOTS", "SLOTS")?;
         for (what, there) in [
-            ("a runner", record["runner_id"]["S"].is_string()),
-            ("a deadline", record["deadline"]["S"].is_string()),
+            ("a runner", document["runner_id"].is_string()),
+            ("a deadline", document["deadline"].is_string()),
             ("its place among the active", record["active"]["S"].is_string()),
             ("a slot", slots.to_string().contains(&id)),
         ] {
@@ -176,10 +177,18 @@ impl Model {
     fn record_of(&self, number: usize) -> Result<Value> {
         let mut record: Value =
             serde_json::from_str(&self.record.to_string().replace(&self.id, &id(number)))?;
-        record["runner_id"] = json!({"S": runner(number)});
-        record["deadline"] = json!({"S": "2099-01-01T00:00:00Z"});
+        let mut document = document(&record)?;
+        document["runner_id"] = json!(runner(number));
+        document["deadline"] = json!("2099-01-01T00:00:00Z");
+        record["record"] = json!({"S": document.to_string()});
         Ok(record)
     }
+}
+
+/// The build's record, which its item holds as one document.
+fn document(item: &Value) -> Result<Value> {
+    let text = item["record"]["S"].as_str().context("the build's item has no record")?;
+    Ok(serde_json::from_str(text)?)
 }
 
 fn item(aws: &JsonApi, partition: &str, sort: &str) -> Result<Value> {

@@ -1,7 +1,8 @@
 //! How records stand in the table: keys, and attributes that can be read in the console.
 //!
-//! Must never ask the table. A record's fields are attributes of their own; `pk`, `sk`, `active` and the time-to-live
-//! come on top.
+//! Must never ask the table. A build is one JSON document, beside the attributes that indexes, conditions and people look for
+//! (why: docs/adr/0007); of everything else the fields are attributes of their own. `pk`, `sk`, `active` and the time-to-live come
+//! on top.
 
 use std::collections::HashMap;
 
@@ -20,6 +21,8 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// The value of `active` on a build that needs attention.
 pub(super) const ACTIVE: &str = "1";
+/// The attribute that holds a build's record.
+const DOCUMENT: &str = "record";
 /// How long an idempotency key is remembered, in seconds.
 const KEY_LIFE: i64 = 24 * 60 * 60;
 
@@ -112,14 +115,30 @@ pub(super) fn place(created_at: Timestamp, id: &ImageId) -> String {
 }
 
 pub(super) fn build(record: &BuildRecord, call: Call) -> Result<Item, PortError> {
-    let mut item = encoded(record, call)?;
-    // As the index's range key it must sort; to everybody else it is the same time.
-    item.insert("created_at".to_owned(), AttributeValue::S(sortable(record.created_at)));
+    let document = serde_json::to_string(record).map_err(|error| call.refused("RequestNotBuilt", error))?;
+    let texts = [
+        ("build_id", record.build_id.to_string()),
+        // As the index's range key it must sort.
+        ("created_at", sortable(record.created_at)),
+        ("status", record.status.to_string()),
+        ("provider", record.provider.to_string()),
+        ("region", record.region.to_string()),
+        (DOCUMENT, document),
+    ];
+    let mut item = Key::build(record.build_id).into_item();
+    item.extend(texts.map(|(name, text)| (name.to_owned(), AttributeValue::S(text))));
+    item.insert("revision".to_owned(), AttributeValue::N(record.revision.to_string()));
     if record.is_active() {
         item.insert("active".to_owned(), AttributeValue::S(ACTIVE.to_owned()));
     }
-    item.extend(Key::build(record.build_id).into_item());
     Ok(item)
+}
+
+/// The record in a build's item.
+pub(super) fn read_build(item: &Item, call: Call) -> Result<BuildRecord, PortError> {
+    let document = item.get(DOCUMENT).and_then(|value| value.as_s().ok());
+    let document = document.ok_or_else(|| call.unreadable("the build's item has no record"))?;
+    serde_json::from_str(document).map_err(|error| call.unreadable(error.to_string()))
 }
 
 /// The image's item once for each of its keys.

@@ -176,7 +176,7 @@ impl Records for DynamoRecords {
     }
 
     async fn build(&self, id: BuildId) -> Result<Option<BuildRecord>, PortError> {
-        self.get(Key::build(id)).await?.map(|item| decoded(item, "GetItem")).transpose()
+        self.get(Key::build(id)).await?.map(|item| items::read_build(&item, call("GetItem"))).transpose()
     }
 
     async fn replace(&self, record: &BuildRecord) -> Result<Write, PortError> {
@@ -255,7 +255,7 @@ impl Records for DynamoRecords {
         let next = page.last.as_ref().and_then(pages::token_of_active_build);
         let mut builds = Vec::with_capacity(page.items.len());
         for item in page.items {
-            match decoded(item, "Query") {
+            match items::read_build(&item, call("Query")) {
                 Ok(record) => builds.push(record),
                 // One record that nobody can read must not hide all the others from the poller.
                 Err(error) => tracing::error!(%error, "an active build cannot be read and is left out"),
