@@ -60,6 +60,11 @@ impl LedgerWriter {
         self.notes().progress.post_processed(post_processed);
     }
 
+    /// Whether Packer has said that it copies its AMI to other regions.
+    pub fn has_copies(&self) -> bool {
+        !self.notes().ledger.copy_regions.is_empty()
+    }
+
     /// Takes note of what an event says.
     pub fn note(&self, event: &Event) {
         let mut notes = self.notes();

@@ -176,7 +176,11 @@ impl Packer {
             temporary_folder: self.temporary_folder.clone(),
         };
         let mut told = Told::default();
-        let ended = process::run(&program, &self.switch, self.stop_grace, |line| {
+        // A Packer that is told to stop removes its AMI and leaves the copies in other regions, which nothing proves ours any
+        // more. Killed, it leaves both: by the AMI its copies are known, and clean-up removes them all.
+        let copies = || ledger.is_some_and(LedgerWriter::has_copies);
+        let grace = || if copies() { Duration::ZERO } else { self.stop_grace };
+        let ended = process::run(&program, &self.switch, grace, |line| {
             self.take(&line, &mut told, ledger);
         })
         .await
@@ -184,7 +188,10 @@ impl Packer {
         match ended.stopped {
             // What succeeded in spite of being told to stop has succeeded.
             Some(reason) if !ended.status.success() => {
-                if ended.killed {
+                if ended.killed && copies() {
+                    let why = "Packer was killed: left to itself it would leave copies in other regions.";
+                    self.log.add(Stream::Runner, why, false);
+                } else if ended.killed {
                     self.log.add(Stream::Runner, "Packer did not stop in time and was killed.", false);
                 }
                 Err(PackerError::Stopped { reason, told: Box::new(told) })

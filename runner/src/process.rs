@@ -80,11 +80,12 @@ pub struct Ended {
     pub killed: bool,
 }
 
-/// Runs a program to its end, or until the switch is thrown: then SIGTERM, and SIGKILL to all after `grace`.
+/// Runs a program to its end, or until the switch is thrown: then SIGTERM, and SIGKILL to all after the grace. The grace is asked
+/// for when the switch is thrown; where it is none, SIGKILL comes at once, and no SIGTERM before it.
 pub async fn run(
     program: &Program,
     switch: &StopSwitch,
-    grace: Duration,
+    grace: impl Fn() -> Duration,
     mut on_line: impl FnMut(RawLine),
 ) -> io::Result<Ended> {
     let (mut child, outputs) = spawn(program)?;
@@ -102,9 +103,12 @@ pub async fn run(
             status = child.wait() => break status?,
             reason = switch.stopped(), if stopped.is_none() => {
                 stopped = Some(reason);
+                let grace = grace();
                 kill_at = Some(Instant::now() + grace);
-                // To the first process alone: the group would get the signal twice, and the second one means "at once".
-                signal_first(group, Signal::SIGTERM);
+                if !grace.is_zero() {
+                    // To the first process alone: the group would get the signal twice, and the second one means "at once".
+                    signal_first(group, Signal::SIGTERM);
+                }
             }
             () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
                 kill_at = None;

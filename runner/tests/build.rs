@@ -256,6 +256,21 @@ async fn stopped_once_started(world: &World, reason: StopReason) {
 }
 
 #[tokio::test]
+async fn a_packer_that_copies_is_killed_at_once_so_that_its_image_vouches_for_the_copies() {
+    let world = World::new(
+        r#"
+        trap 'touch "$PACKER_TEST_FOLDER/told"; exit 1' TERM
+        say 'Copying/Encrypting AMI (ami-7e319ab59b900e8a7) to other regions...'
+        message 'Copying to: eu-west-1'
+        touch "$PACKER_TEST_FOLDER/started"; while :; do sleep 0.05; done
+        "#,
+    );
+    stopped_once_started(&world, StopReason::Deadline).await;
+    assert_eq!(world.failure().0, "BuildTimedOut");
+    assert!(!world.path("told").exists(), "it would have removed its AMI and left the copies");
+}
+
+#[tokio::test]
 async fn a_packer_that_is_stopped_may_clean_up_and_what_it_says_is_in_the_log() {
     let world = World::new(
         r"

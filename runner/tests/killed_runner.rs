@@ -39,7 +39,9 @@ async fn runner_to_be_killed(folder: std::ffi::OsString) {
         environment: std::env::vars_os().collect(),
         temporary_folder: folder.into(),
     };
-    run(&program, &StopSwitch::new(), Duration::from_secs(60), |_| {}).await.expect("Packer can be started");
+    run(&program, &StopSwitch::new(), || Duration::from_secs(60), |_| {})
+        .await
+        .expect("Packer can be started");
 }
 
 #[tokio::test]
