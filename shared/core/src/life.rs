@@ -18,7 +18,9 @@ use crate::resource::{self, Owner, Resource, ResourceKind};
 pub const STOP_GRACE: SignedDuration = SignedDuration::from_secs(45);
 /// How long the state machine has to react after a runner ended that made no report.
 pub const SILENT_RUNNER_GRACE: SignedDuration = SignedDuration::from_secs(10);
-/// How long the state machine has to finish a build whose runner has reported, and EC2 to show its AMI.
+/// How long the state machine has to act on a runner's report. Acting on it twice does no harm, so that it is short.
+pub const REPORT_GRACE: SignedDuration = SignedDuration::from_secs(60);
+/// How long EC2 has to show an AMI that the runner has reported.
 pub const FINISH_GRACE: SignedDuration = SignedDuration::from_secs(300);
 /// How long preparing a build may take, and starting its runner.
 pub const START_GRACE: SignedDuration = SignedDuration::from_secs(300);
@@ -174,12 +176,21 @@ fn reported(seen: &Observation, ago: SignedDuration, execution_ended: bool, told
     let state_machine_has = |time: SignedDuration| !execution_ended && ago <= time;
     match &seen.outcome {
         None => vec![Action::LookForOutcome],
-        Some(Some(Outcome::Succeeded(_))) if state_machine_has(FINISH_GRACE) => Vec::new(),
-        Some(Some(Outcome::Succeeded(_))) if seen.images_not_ready => vec![Action::Wait],
+        Some(Some(Outcome::Succeeded(_))) if state_machine_has(REPORT_GRACE) => Vec::new(),
+        Some(Some(Outcome::Succeeded(_))) if seen.images_not_ready && ago <= FINISH_GRACE => {
+            vec![Action::Wait]
+        }
+        Some(Some(Outcome::Succeeded(_))) if seen.images_not_ready => vec![
+            Action::BeginCleanUp(Failure::lost(
+                Stage::FinishBuild,
+                "EC2 does not show the image that the build's runner reported",
+            )),
+            Action::StopExecution,
+        ],
         Some(Some(Outcome::Succeeded(artifacts))) => {
             vec![Action::Finish(artifacts.clone()), Action::StopExecution]
         }
-        Some(_) if state_machine_has(if told { FINISH_GRACE } else { SILENT_RUNNER_GRACE }) => Vec::new(),
+        Some(_) if state_machine_has(if told { REPORT_GRACE } else { SILENT_RUNNER_GRACE }) => Vec::new(),
         Some(Some(Outcome::Failed(failure))) => {
             vec![Action::BeginCleanUp(failure.clone()), Action::StopExecution]
         }
@@ -547,12 +558,23 @@ mod tests {
     }
 
     #[test]
+    fn a_reported_image_that_ec2_does_not_show_is_waited_for_and_then_fails_the_build() {
+        let ended = RunnerState::Ended { at: time(DURING), reported: true };
+        let seen = after(ended, Some(Outcome::Succeeded(made(AMI))));
+        let not_ready = Observation { images_not_ready: true, ..seen };
+        assert_eq!(decided(&building(), &not_ready, "2026-03-25T14:44:50Z"), [Action::Wait]);
+        let given_up = decided(&building(), &not_ready, "2026-03-25T14:45:10Z");
+        assert_eq!(begun_failure(&given_up).stage, Stage::FinishBuild);
+        assert_eq!(begun_failure(&given_up).kind, FailureKind::Lost, "it is looked at once more");
+    }
+
+    #[test]
     fn a_result_that_was_stored_and_not_reported_counts() {
         let ended = RunnerState::Ended { at: time(DURING), reported: false };
         let well = after(ended, Some(Outcome::Succeeded(made(AMI))));
-        assert!(decided(&building(), &well, "2026-03-25T14:44:00Z").is_empty(), "the state machine has time");
+        assert!(decided(&building(), &well, "2026-03-25T14:40:50Z").is_empty(), "the state machine has time");
         let finish = [Action::Finish(made(AMI)), Action::StopExecution];
-        assert_eq!(decided(&building(), &well, "2026-03-25T14:46:00Z"), finish);
+        assert_eq!(decided(&building(), &well, "2026-03-25T14:41:10Z"), finish);
         let alone = Observation { execution: Some(ExecutionState::Ended), ..well };
         assert_eq!(decided(&building(), &alone, DURING), finish, "nobody else will");
 
