@@ -33,3 +33,4 @@ pub mod routes;
 pub mod settings;
 pub mod start_runner;
 pub mod step;
+pub mod template_hosts;

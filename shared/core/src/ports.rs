@@ -4,8 +4,10 @@
 //! traits. Every method may be called twice with the same arguments: adapters make the second call harmless.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use async_trait::async_trait;
+use ciab_template::{Bundle, TemplateSource};
 use jiff::Timestamp;
 
 use crate::build::{BuildRecord, RunnerKind};
@@ -229,6 +231,73 @@ pub trait ObjectStore: Send + Sync {
     async fn list(&self, prefix: &str) -> Result<Vec<String>, PortError>;
     /// Whether the bucket answers.
     async fn ready(&self) -> Result<(), PortError>;
+}
+
+/// A value that must appear in no log, record, error or command line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// This is a secret from now on.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+/// Where operators keep secrets.
+#[async_trait]
+pub trait Secrets: Send + Sync {
+    /// The secret that `name` refers to; none where there is no such secret.
+    async fn secret(&self, name: &str) -> Result<Option<Secret>, PortError>;
+}
+
+/// What came of fetching a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fetched {
+    /// It still is what `known` stands for.
+    Unchanged,
+    /// It is this.
+    Bundle {
+        /// The template's files.
+        bundle: Bundle,
+        /// What to ask with next time, whether it has changed: an entity tag, a commit.
+        validator: Option<String>,
+    },
+}
+
+/// Why a template was not fetched. The messages are for whoever named the source: nothing internal, nothing secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// Asking again will not help.
+    #[error("{0}")]
+    Refused(String),
+    /// The server did not answer, or not well; the same call may work later.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Fetches templates from other people's servers.
+#[async_trait]
+pub trait TemplateFetcher: Send + Sync {
+    /// Fetches it, unless it still is what `known` (an earlier validator) stands for. The credential goes to the host that
+    /// the source names and to no other.
+    async fn fetch(
+        &self,
+        source: &TemplateSource,
+        known: Option<&str>,
+        credential: Option<&Secret>,
+    ) -> Result<Fetched, FetchError>;
 }
 
 /// How the execution of a build stands.

@@ -18,7 +18,7 @@ pub use builtin::{builtin, builtin_names};
 pub use bundle::{Bundle, BundleError};
 pub use error::TemplateError;
 pub use hcl::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary, read};
-pub use source::{SubmittedTemplate, TemplateSource, TemplateSourceError};
+pub use source::{GitSource, SubmittedTemplate, TemplateSource, TemplateSourceError, UrlSource};
 pub use tagging::{PackerVersion, TagError, TagOptions, check_tag, tag};
 pub use variables::{
     STANDARD_VARIABLES, StandardValues, VariableError, check_variables, fill_in, standard_values,
