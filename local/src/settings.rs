@@ -75,6 +75,9 @@ pub(crate) struct Up {
     /// proxy before it, which passes on to the `aws_endpoint_url` of the ready file
     #[arg(long, value_name = "URL", hide = true, value_parser = loopback_url)]
     pub(crate) advertise_endpoint: Option<String>,
+    /// Certificates, in PEM, of the authorities that functions trust when they fetch templates, in place of the machine's own
+    #[arg(long, env = "CIAB_LOCAL_CERTIFICATES", value_name = "FILE")]
+    pub(crate) certificates: Option<PathBuf>,
     /// A value for a parameter of template.yaml; may be repeated
     #[arg(long = "set", value_name = "PARAMETER=VALUE", value_parser = assignment)]
     pub(crate) parameters: Vec<(String, String)>,

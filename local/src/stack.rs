@@ -148,13 +148,18 @@ impl Stack {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
         let region = &settings.identity.region;
+        let mut function_environment = environment.clone();
+        if let Some(certificates) = &settings.up.certificates {
+            let certificates = std::path::absolute(certificates)?.display().to_string();
+            function_environment.push(("SSL_CERT_FILE".to_owned(), certificates));
+        }
         let host = LambdaHost::new(
             &settings.template.functions,
             &settings.up.functions_dir,
             &work_dir.logs().join("functions"),
             addresses.edge.to_string(),
             region,
-            environment.clone(),
+            function_environment,
         );
         let mut runner_environment = environment.clone();
         runner_environment.push(("CIAB_PACKER_BINARY".to_owned(), settings.up.packer.display().to_string()));

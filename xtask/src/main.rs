@@ -8,6 +8,7 @@
 mod bench;
 mod build_binaries;
 mod demo;
+mod fuzz;
 mod progress;
 mod setup;
 mod simulate;
@@ -51,6 +52,8 @@ enum Task {
     Test(test::Options),
     /// Run lives of builds in a pretend AWS where everything goes wrong (needs nothing set up)
     Simulate(simulate::Options),
+    /// Give the readers of other people's text whatever a fuzzer comes up with (a C++ compiler is needed)
+    Fuzz(fuzz::Options),
     /// Measure the product against its budgets
     #[command(subcommand)]
     Bench(bench::Benchmark),
@@ -78,6 +81,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Up(options) => up::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Simulate(options) => simulate::run(&options),
         Task::Bench(benchmark) => bench::run(&benchmark),
     }

@@ -12,8 +12,10 @@ mod identifiers;
 mod objects;
 mod records;
 mod runners;
+mod secrets;
 mod task_tokens;
 mod time;
+mod uploads;
 mod workflows;
 
 pub use aws_config::SdkConfig;
@@ -25,5 +27,7 @@ pub use identifiers::RandomIdentifiers;
 pub use objects::S3Objects;
 pub use records::DynamoRecords;
 pub use runners::{AwsRunners, CodeBuildRunners, Ec2RunnerSettings, Ec2Runners};
+pub use secrets::SsmSecrets;
 pub use task_tokens::StepFunctionsTaskTokens;
+pub use uploads::S3Uploads;
 pub use workflows::StepFunctionsWorkflows;

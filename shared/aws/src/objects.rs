@@ -12,6 +12,9 @@ use crate::failure::{Call, answered};
 
 const SERVICE: &str = "s3";
 
+/// Bytes of an object that is read: whoever reads has it in memory.
+const LARGEST: i64 = 64 * 1024 * 1024;
+
 const fn call(operation: &'static str) -> Call {
     Call { service: SERVICE, operation }
 }
@@ -40,6 +43,9 @@ impl ObjectStore for S3Objects {
         let call = call("GetObject");
         match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => {
+                if object.content_length.is_some_and(|length| length > LARGEST) {
+                    return Err(call.unreadable(format!("{key} has more than {LARGEST} bytes")));
+                }
                 let body = object.body.collect().await.map_err(|error| call.unavailable(error))?;
                 Ok(Some(body.to_vec()))
             }

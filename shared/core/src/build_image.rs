@@ -17,6 +17,7 @@ use crate::ids::{BuildId, Provider, Region, shown};
 use crate::ports::{Clock, IdempotencyKey, Identifiers, ObjectStore, Records, Submission, Workflows};
 use crate::prepare_build;
 use crate::request::{BuildRequest, RequestedTemplate};
+use crate::resolve_template::{ResolveError, Resolver};
 use crate::resource::Leftovers;
 use crate::settings::Settings;
 use crate::step::StepError;
@@ -88,10 +89,7 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
     let build_id = deps.identifiers.new_build_id();
     let record = queued(build_id, &asked, deps.clock.now());
     let input = BuildInput { template: asked.template, variables: asked.variables };
-    prepare_build::check(&deps.settings, &record, &input).map_err(|error| match error {
-        StepError::TemplateRejected(message) => ApiError::ConfigValidation(message),
-        other => ApiError::Internal(Box::new(other)),
-    })?;
+    check_template(deps, &record, &input).await?;
 
     // The input first: a record without it could not be built, an input without a record expires with the bucket's rule.
     let document = serde_json::to_vec(&input).map_err(|error| ApiError::Internal(Box::new(error)))?;
@@ -115,7 +113,24 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
     HttpResponse::json(202, &Accepted::from(&record))
 }
 
-fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
+/// Whatever can be told of a template that is at hand is told before the build is accepted. One that has to be fetched is
+/// looked at by the build's first step.
+async fn check_template(deps: &Deps, record: &BuildRecord, input: &BuildInput) -> Result<(), ApiError> {
+    let resolver = Resolver { settings: &deps.settings, objects: &*deps.objects };
+    let at_hand = resolver.at_hand(&input.template).await.map_err(|error| match error {
+        ResolveError::NotFound(message) => ApiError::TemplateSourceNotFound(message),
+        ResolveError::Rejected(message) => ApiError::ConfigValidation(message),
+        ResolveError::Unavailable(message) => ApiError::Internal(message.into()),
+        ResolveError::Port(error) => error.into(),
+    })?;
+    let Some(authored) = at_hand else { return Ok(()) };
+    prepare_build::check(&deps.settings, record, input, &authored).map_err(|error| match error {
+        StepError::TemplateRejected(message) => ApiError::ConfigValidation(message),
+        other => ApiError::Internal(Box::new(other)),
+    })
+}
+
+pub(crate) fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
     match request.headers.get("content-type") {
         None => Ok(()),
         Some(given)

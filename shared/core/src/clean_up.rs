@@ -103,7 +103,7 @@ pub fn failure(record: &BuildRecord, caught: &Caught, now: Timestamp) -> Failure
                 Err(_) => internal(Stage::RunPacker),
             }
         }
-        "TemplateRejected" => told(Stage::PrepareBuild),
+        "TemplateRejected" | "TemplateUnavailable" => told(Stage::PrepareBuild),
         "ImageNotReady" | "ImageRejected" => told(Stage::FinishBuild),
         // Ours, and not the template's: where a runner was asked for, it may have done its work.
         _ if record.may_have_runner() => Failure { kind: FailureKind::Lost, ..internal(stage) },

@@ -1,7 +1,8 @@
-//! `delete-image`: DELETE /api/v1/images/{image_id}. Deregisters the AMI, deletes its snapshots, forgets the record.
+//! `delete-image`: DELETE /api/v1/images/{image_id}. Deregisters the AMI and every other one of its build, in all regions,
+//! deletes their snapshots, forgets the records.
 //!
-//! The record goes last, so that a deletion that was cut short is finished by asking again. Must never touch an AMI that
-//! this stack did not build.
+//! The record of the image that was named goes last, so that a deletion that was cut short is finished by asking again. Must
+//! never touch an AMI that this stack did not build.
 
 use std::sync::Arc;
 
@@ -9,8 +10,9 @@ use serde::Serialize;
 
 use crate::api::{ApiError, HttpRequest, HttpResponse};
 use crate::ids::{ImageId, shown};
+use crate::image::ImageRecord;
 use crate::ports::{Cloud, Records};
-use crate::resource::tag;
+use crate::resource::is_tagged;
 
 /// What it needs.
 pub struct Deps {
@@ -53,23 +55,54 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
     };
     let not_found = || ApiError::ImageNotFound(id.to_string());
     let image = deps.records.image(&id).await?.ok_or_else(not_found)?;
-    let in_ec2 = deps.cloud.images(&image.region, std::slice::from_ref(&id)).await?.into_iter().next();
-    let build_id = image.build_id.to_string();
-    if let Some(ami) = &in_ec2
-        && (ami.tags.get(tag::STACK) != Some(&deps.stack) || ami.tags.get(tag::BUILD_ID) != Some(&build_id))
-    {
-        return Err(not_found());
+    let Some(named) = state(deps, &image).await? else { return Err(not_found()) };
+    let mut all = Vec::new();
+    for other in others(deps, &image).await? {
+        match state(deps, &other).await? {
+            Some(state) => all.push((other, state)),
+            // Somebody has taken our tags off it: it is theirs now.
+            None => tracing::warn!(image_id = %other.image_id, "left alone: it carries other tags than its build's"),
+        }
     }
-    let snapshots = image.snapshots.clone();
+    all.push((image, named));
     if dry_run {
-        let images = in_ec2.into_iter().map(|ami| ami.id).collect();
+        let images = all.iter().filter(|(_, state)| *state == InEc2::There);
+        let images = images.map(|(image, _)| image.image_id.clone()).collect();
+        let snapshots = all.iter().flat_map(|(image, _)| image.snapshots.iter().cloned()).collect();
         let would_delete = Would { images, snapshots };
         return HttpResponse::json(200, &WouldDelete { image_id: id, would_delete });
     }
-    deps.cloud.deregister(&image.region, &id).await?;
-    for snapshot in &snapshots {
-        deps.cloud.delete_snapshot(&image.region, snapshot).await?;
+    for (image, _) in &all {
+        deps.cloud.deregister(&image.region, &image.image_id).await?;
+        for snapshot in &image.snapshots {
+            deps.cloud.delete_snapshot(&image.region, snapshot).await?;
+        }
+        deps.records.remove_image(image).await?;
     }
-    deps.records.remove_image(&image).await?;
     Ok(HttpResponse::empty(204))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InEc2 {
+    There,
+    Gone,
+}
+
+/// Whether EC2 still has it; none where what EC2 has is not this build's.
+async fn state(deps: &Deps, image: &ImageRecord) -> Result<Option<InEc2>, ApiError> {
+    let found = deps.cloud.images(&image.region, std::slice::from_ref(&image.image_id)).await?;
+    let Some(ami) = found.into_iter().next() else { return Ok(Some(InEc2::Gone)) };
+    Ok(is_tagged(&ami.tags, &deps.stack, image.build_id).then_some(InEc2::There))
+}
+
+/// The other images that its build made: copies in other regions, and those of other sources.
+async fn others(deps: &Deps, image: &ImageRecord) -> Result<Vec<ImageRecord>, ApiError> {
+    let mut others = Vec::new();
+    let build = deps.records.build(image.build_id).await?;
+    for artifact in build.iter().flat_map(|build| &build.artifacts) {
+        if artifact.image_id != image.image_id {
+            others.extend(deps.records.image(&artifact.image_id).await?);
+        }
+    }
+    Ok(others)
 }

@@ -15,6 +15,7 @@ use crate::ids::{BuildId, ImageId, Region};
 use crate::image::ImageRecord;
 use crate::ledger::Ledger;
 use crate::resource::{ByKind, Resource};
+use crate::upload_template::{Announced, PresignedPost};
 
 /// An outside system did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -253,6 +254,13 @@ impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Secret(…)")
     }
+}
+
+/// Lets somebody without any right of their own write one object of the bucket.
+#[async_trait]
+pub trait Uploads: Send + Sync {
+    /// A form that writes what was announced and nothing else.
+    async fn presigned_post(&self, announced: &Announced<'_>) -> Result<PresignedPost, PortError>;
 }
 
 /// Where operators keep secrets.

@@ -12,11 +12,12 @@ use crate::build::BuildRecord;
 use crate::build_image::BuildInput;
 use crate::ids::BuildId;
 use crate::life::STOP_GRACE;
-use crate::ports::{Clock, ObjectStore, PortError, Records};
+use crate::ports::{Clock, ObjectStore, PortError, Records, Secrets, TemplateFetcher};
+use crate::resolve_template::{Fetching, ResolveError, Resolver};
 use crate::resource::{key_pair_name, tag};
 use crate::settings::Settings;
 use crate::step::{StepError, update};
-use ciab_template::{ArchivedFile, StandardValues, TagOptions, TemplateSource, VARIABLES_FILE};
+use ciab_template::{ArchivedFile, Bundle, StandardValues, TagOptions, TemplateSource, VARIABLES_FILE};
 
 /// What it needs.
 pub struct Deps {
@@ -28,6 +29,10 @@ pub struct Deps {
     pub records: Arc<dyn Records>,
     /// The bucket.
     pub objects: Arc<dyn ObjectStore>,
+    /// Fetches templates from other people's servers.
+    pub fetcher: Arc<dyn TemplateFetcher>,
+    /// Where the operator keeps tokens for those.
+    pub secrets: Arc<dyn Secrets>,
 }
 
 /// What the state machine hands over.
@@ -51,6 +56,9 @@ pub struct Output {
 /// How long a runner may give no sign of life. It gives one every 10 seconds; CodeBuild takes minutes to start one.
 const HEARTBEAT: SignedDuration = SignedDuration::from_secs(300);
 
+/// How many places that run something on the runner an error names.
+const LOCAL_EXECUTIONS_SHOWN: usize = 5;
+
 /// The folder inside of the bundle that Packer is run in.
 pub const TEMPLATE_FOLDER: &str = "template/";
 
@@ -71,7 +79,8 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
     let asked = deps.objects.get(&key).await?.ok_or_else(|| unreadable("it is missing"))?;
     let asked: BuildInput = serde_json::from_slice(&asked).map_err(|error| unreadable(&error.to_string()))?;
 
-    let prepared = prepare(&deps.settings, &record, &asked)?;
+    let authored = authored(deps, &record, &asked, now).await?;
+    let prepared = prepare(&deps.settings, &record, &asked, &authored)?;
     deps.objects.put(&bundle_key(id), prepared.archive).await?;
     let record = update(&*deps.records, id, |record| {
         record.start(now)?;
@@ -95,12 +104,40 @@ fn patience(record: &BuildRecord, now: Timestamp) -> SignedDuration {
     (deadline.duration_since(now) + STOP_GRACE).max(SignedDuration::from_secs(2))
 }
 
-/// Whether a build of this record and input could be prepared; what `build-image` asks before it accepts.
+/// The template's files. What an earlier run of this step has found them to be stays what they are.
+async fn authored(
+    deps: &Deps,
+    record: &BuildRecord,
+    asked: &BuildInput,
+    now: Timestamp,
+) -> Result<Bundle, StepError> {
+    let resolver = Resolver { settings: &deps.settings, objects: &*deps.objects };
+    if let Some(digest) = &record.template.digest
+        && let Some(kept) = resolver.kept(digest).await?
+    {
+        return Ok(kept);
+    }
+    let fetching = Fetching { fetcher: &*deps.fetcher, secrets: &*deps.secrets, now };
+    resolver.resolve(&asked.template, &fetching).await.map_err(|error| match error {
+        ResolveError::NotFound(message) | ResolveError::Rejected(message) => {
+            StepError::TemplateRejected(message)
+        }
+        ResolveError::Unavailable(message) => StepError::TemplateUnavailable(message),
+        ResolveError::Port(error) => error.into(),
+    })
+}
+
+/// Whether a build of this record, input and template could be prepared; what `build-image` asks before it accepts.
 ///
 /// # Errors
 /// As [`run`].
-pub fn check(settings: &Settings, record: &BuildRecord, input: &BuildInput) -> Result<(), StepError> {
-    prepare(settings, record, input).map(drop)
+pub fn check(
+    settings: &Settings,
+    record: &BuildRecord,
+    input: &BuildInput,
+    authored: &Bundle,
+) -> Result<(), StepError> {
+    prepare(settings, record, input, authored).map(drop)
 }
 
 struct Prepared {
@@ -108,10 +145,15 @@ struct Prepared {
     archive: Vec<u8>,
 }
 
-fn prepare(settings: &Settings, record: &BuildRecord, input: &BuildInput) -> Result<Prepared, StepError> {
-    let authored = input.template.source.resolve(input.template.inline.as_deref()).map_err(rejected)?;
+fn prepare(
+    settings: &Settings,
+    record: &BuildRecord,
+    input: &BuildInput,
+    authored: &Bundle,
+) -> Result<Prepared, StepError> {
     let digest = authored.digest();
-    let declared = ciab_template::read(&authored).map_err(rejected)?.variables;
+    let declared = ciab_template::read(authored).map_err(rejected)?.variables;
+    refuse_local_execution(settings, &input.template.source, authored)?;
 
     ciab_template::check_variables(&declared, &input.variables).map_err(rejected)?;
     let mut variables = input.variables.clone();
@@ -120,7 +162,7 @@ fn prepare(settings: &Settings, record: &BuildRecord, input: &BuildInput) -> Res
     }
     variables = ciab_template::standard_values(&declared, &variables, &standard_values(record, &digest));
 
-    let tagged = ciab_template::tag(&authored, &tag_options(settings, record, &digest)).map_err(rejected)?;
+    let tagged = ciab_template::tag(authored, &tag_options(settings, record, &digest)).map_err(rejected)?;
     let variables_file = ArchivedFile {
         path: VARIABLES_FILE.to_owned(),
         bytes: ciab_template::variables_file(&variables),
@@ -128,6 +170,30 @@ fn prepare(settings: &Settings, record: &BuildRecord, input: &BuildInput) -> Res
     };
     let archive = tagged.to_tar_gz(TEMPLATE_FOLDER, &[variables_file]).map_err(rejected)?;
     Ok(Prepared { digest, archive })
+}
+
+/// A template is code, and some of it runs on the runner, beside the credentials there.
+fn refuse_local_execution(
+    settings: &Settings,
+    source: &TemplateSource,
+    authored: &Bundle,
+) -> Result<(), StepError> {
+    if settings.local_execution.allows(source) {
+        return Ok(());
+    }
+    let found = ciab_template::local_execution(authored).map_err(rejected)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<String> = found.iter().take(LOCAL_EXECUTIONS_SHOWN).map(ToString::to_string).collect();
+    let more = match found.len().saturating_sub(LOCAL_EXECUTIONS_SHOWN) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Err(StepError::TemplateRejected(format!(
+        "the operator of this stack does not allow local execution for a template from there: {}{more}",
+        shown.join("; ")
+    )))
 }
 
 fn rejected(error: impl std::error::Error) -> StepError {

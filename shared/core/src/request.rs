@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 use crate::api::ApiError;
 use crate::build::RunnerKind;
 use crate::ids::{Provider, Region, shown};
+use crate::resolve_template::TEMPLATES_FOLDER;
 use crate::settings::Settings;
+use crate::template_hosts::TemplateHosts;
 use ciab_template::{SubmittedTemplate, TemplateSource, TemplateSourceError};
 
 /// Seconds that a build may be given: CodeBuild ends every build after eight hours.
@@ -314,7 +316,7 @@ impl<'a> Fields<'a> {
         let by_source = match self.text("template_source")? {
             None => None,
             Some(text) => {
-                let source = text.parse().map_err(source_error)?;
+                let source: TemplateSource = text.parse().map_err(source_error)?;
                 Some(RequestedTemplate { source, inline: None })
             }
         };
@@ -323,7 +325,11 @@ impl<'a> Fields<'a> {
             (Some(one), Some(other)) if one != other => Err(invalid(
                 "`template_source` and `template` name different templates: they are two forms of one field, send one",
             )),
-            (Some(template), _) | (None, Some(template)) => Ok(template),
+            (Some(template), _) | (None, Some(template)) => {
+                check_source(&template.source, &settings.bucket, &settings.template_hosts)
+                    .map_err(ApiError::ConfigValidation)?;
+                Ok(template)
+            }
             (None, None) => Ok(RequestedTemplate { source: settings.template_source.clone(), inline: None }),
         }
     }
@@ -341,10 +347,28 @@ fn source_error(error: TemplateSourceError) -> ApiError {
     match error {
         TemplateSourceError::NotFound { .. } => ApiError::TemplateSourceNotFound(error.to_string()),
         TemplateSourceError::Unknown { .. }
-        | TemplateSourceError::NotSupportedYet { .. }
+        | TemplateSourceError::Invalid { .. }
         | TemplateSourceError::Object { .. }
-        | TemplateSourceError::FilePath
-        | TemplateSourceError::ContentMissing => invalid(error.to_string()),
+        | TemplateSourceError::FilePath => invalid(error.to_string()),
+    }
+}
+
+/// Whether this stack takes templates from there, as far as can be told without looking.
+///
+/// # Errors
+/// Why not, for whoever named the source.
+pub fn check_source(source: &TemplateSource, bucket: &str, hosts: &TemplateHosts) -> Result<(), String> {
+    if let TemplateSource::S3 { bucket: given, key } = source {
+        if given != bucket {
+            return Err(format!("`{source}`: only the stack's own bucket is read, `{bucket}`"));
+        }
+        if !key.starts_with(TEMPLATES_FOLDER) {
+            return Err(format!("`{source}`: templates stand in `s3://{bucket}/{TEMPLATES_FOLDER}`"));
+        }
+    }
+    match source.address() {
+        Some(address) => hosts.check(address).map_err(|error| error.to_string()),
+        None => Ok(()),
     }
 }
 

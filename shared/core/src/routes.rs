@@ -2,8 +2,9 @@
 //! the two together.
 
 /// Method, path, and the function that answers.
-pub const ROUTES: [(&str, &str, &str); 10] = [
+pub const ROUTES: [(&str, &str, &str); 11] = [
     ("POST", "/api/v1/images/build", "build-image"),
+    ("POST", "/api/v1/images/templates", "upload-template"),
     ("GET", "/api/v1/images/builds/{build_id}", "get-build"),
     ("GET", "/api/v1/images/builds/{build_id}/log", "get-build"),
     ("POST", "/api/v1/images/builds/{build_id}/cancel", "cancel-build"),

@@ -7,11 +7,51 @@ use std::collections::BTreeMap;
 
 use crate::build::RunnerKind;
 use crate::ids::Region;
-use crate::request::{TIMEOUT_SECS, valid_instance_type, valid_subnet_id};
+use crate::request::{TIMEOUT_SECS, check_source, valid_instance_type, valid_subnet_id};
+use crate::template_hosts::{HostPattern, TemplateHosts};
 use ciab_template::{PackerVersion, TemplateSource, TemplateSourceError};
 
 /// How many builds run at once where nothing is set.
 const CONCURRENT_BUILDS: u32 = 10;
+
+/// Seconds for which a fetched template may be taken as unchanged without asking its server: a week at most.
+const TEMPLATE_CACHE_SECS: std::ops::RangeInclusive<u32> = 0..=604_800;
+
+/// Which templates may run programs on the runner itself, beside Packer and its Amazon plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LocalExecution {
+    /// None but the builtin ones.
+    None,
+    /// Those whose text came from somebody with a key: inline, uploaded, from the stack's bucket.
+    #[default]
+    Submitted,
+    /// All, fetched ones too.
+    All,
+}
+
+impl LocalExecution {
+    /// What an operator may write.
+    pub const NAMES: &str = "none, submitted, all";
+
+    /// The one with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "none" => Some(Self::None),
+            "submitted" => Some(Self::Submitted),
+            "all" => Some(Self::All),
+            _ => None,
+        }
+    }
+
+    /// Whether a template from there may.
+    pub fn allows(self, source: &TemplateSource) -> bool {
+        match self {
+            Self::None => matches!(source, TemplateSource::Builtin { .. }),
+            Self::Submitted => !source.is_fetched(),
+            Self::All => true,
+        }
+    }
+}
 
 /// The settings of the functions.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +74,16 @@ pub struct Settings {
     pub concurrent_builds: u32,
     /// The template where none is asked for.
     pub template_source: TemplateSource,
+    /// The stack's bucket, the only one that `s3://` sources may name.
+    pub bucket: String,
+    /// Which hosts templates may be fetched from.
+    pub template_hosts: TemplateHosts,
+    /// The names of the tokens for hosts that want one, in Secrets Manager or SSM.
+    pub template_credentials: Vec<(HostPattern, String)>,
+    /// Seconds for which a fetched template is taken as unchanged without asking its server.
+    pub template_cache_secs: u32,
+    /// Which templates may run programs on the runner.
+    pub local_execution: LocalExecution,
     /// Packer's version on the runner.
     pub packer_version: PackerVersion,
     /// Where Packer finds EC2, where it is not AWS's own address.
@@ -143,8 +193,36 @@ impl Settings {
                 .map_err(|_| impossible("CIAB_TEMPLATE_VARIABLES", &text, "a JSON object is expected"))?,
         };
 
+        let template_hosts = TemplateHosts {
+            allowed: hosts("CIAB_ALLOWED_TEMPLATE_HOSTS", optional("CIAB_ALLOWED_TEMPLATE_HOSTS"))?,
+            trusted: hosts("CIAB_TRUSTED_TEMPLATE_HOSTS", optional("CIAB_TRUSTED_TEMPLATE_HOSTS"))?,
+        };
+        let bucket = required("CIAB_BUCKET")?;
+        check_source(&template_source, &bucket, &template_hosts)
+            .map_err(|error| impossible("CIAB_TEMPLATE_SOURCE", &source, &error.to_string()))?;
+        let template_cache_secs = match optional("CIAB_TEMPLATE_CACHE_SECS") {
+            None => 0,
+            Some(given) => given.parse().ok().filter(|secs| TEMPLATE_CACHE_SECS.contains(secs)).ok_or_else(|| {
+                let (least, most) = (TEMPLATE_CACHE_SECS.start(), TEMPLATE_CACHE_SECS.end());
+                let allowed = format!("a whole number of seconds from {least} to {most} is expected");
+                impossible("CIAB_TEMPLATE_CACHE_SECS", &given, &allowed)
+            })?,
+        };
+        let local_execution = match optional("CIAB_ALLOW_LOCAL_EXECUTION") {
+            None => LocalExecution::default(),
+            Some(given) => LocalExecution::parse(&given).ok_or_else(|| {
+                let allowed = format!("one of {} is expected", LocalExecution::NAMES);
+                impossible("CIAB_ALLOW_LOCAL_EXECUTION", &given, &allowed)
+            })?,
+        };
+
         Ok(Self {
             stack: required("CIAB_STACK")?,
+            bucket,
+            template_hosts,
+            template_credentials: credentials(optional("CIAB_TEMPLATE_CREDENTIALS"))?,
+            template_cache_secs,
+            local_execution,
             default_region,
             allowed_regions,
             build_instance_type,
@@ -168,6 +246,41 @@ fn parse_region(name: &'static str, given: &str) -> Result<Region, InvalidSettin
     })
 }
 
+fn hosts(name: &'static str, given: Option<String>) -> Result<Vec<HostPattern>, InvalidSetting> {
+    let given = given.unwrap_or_default();
+    let one = |text: &str| {
+        text.parse().map_err(|allowed| InvalidSetting::Impossible { name, given: text.to_owned(), allowed })
+    };
+    given.split(',').map(str::trim).filter(|text| !text.is_empty()).map(one).collect()
+}
+
+/// A JSON object of hosts and the names of their tokens. A token written there in place of its name is not repeated.
+fn credentials(given: Option<String>) -> Result<Vec<(HostPattern, String)>, InvalidSetting> {
+    let name = "CIAB_TEMPLATE_CREDENTIALS";
+    let impossible = |allowed: &str| InvalidSetting::Impossible {
+        name,
+        given: "…".to_owned(),
+        allowed: allowed.to_owned(),
+    };
+    let Some(given) = given else { return Ok(Vec::new()) };
+    let pairs: BTreeMap<String, String> = serde_json::from_str(&given).map_err(|_| {
+        impossible("a JSON object is expected, with a host and the name of an SSM parameter or secret each")
+    })?;
+    let one = |(host, parameter): (String, String)| {
+        let host = host.parse().map_err(|allowed: String| impossible(&allowed))?;
+        let named = parameter.starts_with('/')
+            && parameter.len() <= 1_011
+            && parameter.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_.-+=@!".contains(&b));
+        if named {
+            return Ok((host, parameter));
+        }
+        Err(impossible(
+            "a token is named by an SSM parameter such as /ciab/github-token, or by /aws/reference/secretsmanager/<secret>",
+        ))
+    };
+    pairs.into_iter().map(one).collect()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -175,6 +288,7 @@ pub(crate) mod tests {
     pub(crate) fn pairs() -> BTreeMap<&'static str, &'static str> {
         BTreeMap::from([
             ("CIAB_STACK", "prod"),
+            ("CIAB_BUCKET", "prod-bucket"),
             ("CIAB_DEFAULT_REGION", "us-east-1"),
             ("CIAB_ALLOWED_REGIONS", "us-east-1, eu-west-1"),
             ("CIAB_BUILD_INSTANCE_TYPE", "t3.medium"),
@@ -216,11 +330,20 @@ pub(crate) mod tests {
             ("CIAB_CONCURRENT_BUILDS", "many"),
             ("CIAB_PACKER_VERSION", "new"),
             ("CIAB_TEMPLATE_VARIABLES", "[1]"),
+            ("CIAB_TEMPLATE_SOURCE", "http://h.example/a.zip"),
+            ("CIAB_TEMPLATE_SOURCE", "s3://another-bucket/templates/a.zip"),
+            ("CIAB_ALLOWED_TEMPLATE_HOSTS", "a.example,https://b.example"),
+            ("CIAB_TRUSTED_TEMPLATE_HOSTS", "*"),
+            ("CIAB_TEMPLATE_CREDENTIALS", "token"),
+            ("CIAB_TEMPLATE_CREDENTIALS", r#"{"h.example": "ghp_s3cret"}"#),
+            ("CIAB_TEMPLATE_CACHE_SECS", "1000000"),
+            ("CIAB_ALLOW_LOCAL_EXECUTION", "yes"),
         ] {
             let mut pairs = pairs();
             pairs.insert(name, value);
             let message = read(&pairs).unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
+            assert!(!message.contains("s3cret"), "{message}");
         }
     }
 

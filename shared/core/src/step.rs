@@ -16,6 +16,9 @@ pub enum StepError {
     /// The template cannot be built; the message is for its author.
     #[error("{0}")]
     TemplateRejected(String),
+    /// The template's server did not answer; the message is for whoever named it.
+    #[error("{0}")]
+    TemplateUnavailable(String),
     /// There is no such build.
     #[error("there is no build {0}")]
     BuildMissing(BuildId),
@@ -44,8 +47,9 @@ pub enum StepError {
 
 impl StepError {
     /// Every name that [`StepError::name`] may answer with.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 11] = [
         "TemplateRejected",
+        "TemplateUnavailable",
         "BuildMissing",
         "BuildEnded",
         "RunnerUncertain",
@@ -61,6 +65,7 @@ impl StepError {
     pub fn name(&self) -> &'static str {
         match self {
             Self::TemplateRejected(_) => "TemplateRejected",
+            Self::TemplateUnavailable(_) => "TemplateUnavailable",
             Self::BuildMissing(_) => "BuildMissing",
             Self::BuildEnded(_) => "BuildEnded",
             Self::RunnerUncertain(_) => "RunnerUncertain",

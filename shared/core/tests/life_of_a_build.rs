@@ -311,6 +311,27 @@ async fn an_image_is_deleted_once() {
 }
 
 #[tokio::test]
+async fn all_images_of_a_build_are_deleted_together() {
+    const COPY: &str = "ami-0123456789abcdef0";
+    let world = World::new();
+    let id = running(&world).await;
+    let artifacts: Vec<Artifact> = [AMI, COPY]
+        .map(|ami| Artifact { region: "us-east-1".parse().unwrap(), image_id: ami.parse().unwrap() })
+        .into();
+    for ami in [AMI, COPY] {
+        world.ami_appears(id, ami, false);
+    }
+    let input = finish_build::Input { build_id: id, artifacts };
+    finish_build::run(&world.reconcile(), input).await.unwrap();
+    let would = delete(&world, COPY, true).await.unwrap().body.unwrap();
+    assert_eq!(would["would_delete"]["images"], json!([AMI, COPY]));
+    world.state(|state| state.fail_next = Some("remove_image"));
+    assert_eq!(delete(&world, COPY, false).await.unwrap_err().status(), 503);
+    assert_eq!(delete(&world, COPY, false).await.unwrap().status, 204);
+    world.state(|state| assert!(state.amis.is_empty() && state.images.is_empty()));
+}
+
+#[tokio::test]
 async fn a_half_done_deletion_is_finished_by_asking_again() {
     for call in ["delete_snapshot", "remove_image"] {
         let world = World::new();

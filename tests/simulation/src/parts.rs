@@ -16,6 +16,7 @@ fn settings(process: &Arc<Process>) -> Settings {
         let regions = REGIONS[..2].join(",");
         let pairs = BTreeMap::from([
             ("CIAB_STACK", STACK),
+            ("CIAB_BUCKET", "bucket"),
             ("CIAB_DEFAULT_REGION", REGIONS[0]),
             ("CIAB_ALLOWED_REGIONS", regions.as_str()),
             ("CIAB_BUILD_INSTANCE_TYPE", "t3.medium"),
@@ -52,6 +53,8 @@ pub(crate) fn prepare_build(process: &Arc<Process>) -> prepare_build::Deps {
         clock: process.clone(),
         records: process.clone(),
         objects: process.clone(),
+        fetcher: process.clone(),
+        secrets: process.clone(),
     }
 }
 

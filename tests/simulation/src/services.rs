@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use ciab_core::build::RunnerKind;
 use ciab_core::ids::{BuildId, Region};
 use ciab_core::ports::{
-    Clock, ExecutionState, Identifiers, ObjectStore, PortError, RunnerOrder, RunnerState, Runners, TaskState,
-    TaskTokens, Workflows,
+    Clock, ExecutionState, FetchError, Fetched, Identifiers, ObjectStore, PortError, RunnerOrder, RunnerState,
+    Runners, Secret, Secrets, TaskState, TaskTokens, TemplateFetcher, Workflows,
 };
 use ciab_core::resource::{Resource, ResourceKind, tag};
+use ciab_template::TemplateSource;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -25,6 +26,26 @@ const TOKEN_LIFE: Millis = 5 * MINUTE;
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     pub(crate) objects: BTreeMap<String, Vec<u8>>,
+}
+
+/// No build of these worlds has a template that must be fetched.
+#[async_trait]
+impl TemplateFetcher for Process {
+    async fn fetch(
+        &self,
+        source: &TemplateSource,
+        _known: Option<&str>,
+        _credential: Option<&Secret>,
+    ) -> Result<Fetched, FetchError> {
+        Err(FetchError::Refused(format!("nothing is fetched in here, and not {source}")))
+    }
+}
+
+#[async_trait]
+impl Secrets for Process {
+    async fn secret(&self, _name: &str) -> Result<Option<Secret>, PortError> {
+        Ok(None)
+    }
 }
 
 #[async_trait]

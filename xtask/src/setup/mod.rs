@@ -6,6 +6,7 @@
 
 mod apt_packages;
 mod cache;
+mod cargo_fuzz;
 mod dynamodb_local;
 mod programs;
 mod python_environment;
@@ -19,6 +20,7 @@ use anyhow::Result;
 use crate::build_binaries::{self, Binaries, Selection};
 use crate::{progress, workspace};
 use cache::Cache;
+pub(crate) use cargo_fuzz::CargoFuzz;
 use local_stack::StackParts;
 use programs::Program;
 
@@ -89,6 +91,11 @@ pub(crate) fn for_tests(selection: Selection) -> Result<(StackTools, TestTools)>
         shellcheck: Program::SHELLCHECK.path()?,
     };
     Ok((stack, tests))
+}
+
+/// Sets up what fuzzing needs.
+pub(crate) fn cargo_fuzz() -> Result<CargoFuzz> {
+    cargo_fuzz::ensure(&Cache::open()?.lock()?)
 }
 
 /// Seconds that the two halves of the preparation took.

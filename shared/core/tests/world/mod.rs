@@ -11,7 +11,11 @@ use ciab_core::image::ImageRecord;
 use ciab_core::ports::*;
 use ciab_core::resource::{Resource, ResourceKind, tag};
 use ciab_core::settings::Settings;
-use ciab_core::{build_image, delete_image, dispatch, poll_builds, prepare_build, reconcile, start_runner};
+use ciab_core::upload_template::{Announced, PresignedPost};
+use ciab_core::{
+    build_image, delete_image, dispatch, poll_builds, prepare_build, reconcile, start_runner, upload_template,
+};
+use ciab_template::{Bundle, TemplateSource};
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) const STACK: &str = "prod";
@@ -40,6 +44,13 @@ pub(crate) struct State {
     pub(crate) fail_next: Option<&'static str>,
     /// The next call of this name acts and then does not answer.
     pub(crate) lose_reply_of: Option<&'static str>,
+    /// What other people's servers have: content and validator by source.
+    pub(crate) servers: BTreeMap<String, Result<(String, Option<String>), FetchError>>,
+    /// What was fetched: source, known validator, credential.
+    pub(crate) fetches: Vec<(String, Option<String>, Option<String>)>,
+    pub(crate) secrets: BTreeMap<String, String>,
+    /// Settings beside or in place of the usual ones.
+    pub(crate) settings: BTreeMap<&'static str, String>,
     /// How many builds run at once.
     pub(crate) concurrent_builds: u32,
     ids: u128,
@@ -90,13 +101,18 @@ impl World {
         let pairs = BTreeMap::from([
             ("CIAB_CONCURRENT_BUILDS", concurrent_builds.as_str()),
             ("CIAB_STACK", STACK),
+            ("CIAB_BUCKET", "bucket"),
             ("CIAB_DEFAULT_REGION", "us-east-1"),
             ("CIAB_BUILD_INSTANCE_TYPE", "t3.medium"),
             ("CIAB_BUILD_TIMEOUT_SECS", "1800"),
             ("CIAB_TEMPLATE_SOURCE", "builtin://default-ec2"),
             ("CIAB_PACKER_VERSION", "1.11.2"),
         ]);
-        Settings::read(|name| pairs.get(name).map(|value| (*value).to_owned())).unwrap()
+        let own = self.state(|state| state.settings.clone());
+        let get = |name: &str| {
+            own.get(name).cloned().or_else(|| pairs.get(name).map(|value| (*value).to_owned()))
+        };
+        Settings::read(get).unwrap()
     }
 
     fn port<T: ?Sized>(&self, coerce: impl FnOnce(Arc<Self>) -> Arc<T>) -> Arc<T> {
@@ -120,6 +136,16 @@ impl World {
             clock: self.port(|w| w as _),
             records: self.port(|w| w as _),
             objects: self.port(|w| w as _),
+            fetcher: self.port(|w| w as _),
+            secrets: self.port(|w| w as _),
+        }
+    }
+
+    pub(crate) fn upload_template(&self) -> upload_template::Deps {
+        upload_template::Deps {
+            clock: self.port(|w| w as _),
+            objects: self.port(|w| w as _),
+            uploads: self.port(|w| w as _),
         }
     }
 
@@ -408,6 +434,48 @@ impl ObjectStore for World {
 
     async fn ready(&self) -> Result<(), PortError> {
         Ok(())
+    }
+}
+
+#[async_trait]
+impl TemplateFetcher for World {
+    async fn fetch(
+        &self,
+        source: &TemplateSource,
+        known: Option<&str>,
+        credential: Option<&Secret>,
+    ) -> Result<Fetched, FetchError> {
+        let answer = self.state(|state| {
+            let credential = credential.map(|secret| secret.expose().to_owned());
+            state.fetches.push((source.to_string(), known.map(str::to_owned), credential));
+            state.servers.get(&source.to_string()).cloned()
+        });
+        match answer {
+            Some(Ok((_, validator))) if validator.is_some() && validator.as_deref() == known => Ok(Fetched::Unchanged),
+            Some(Ok((content, validator))) => {
+                Ok(Fetched::Bundle { bundle: Bundle::from_inline(&content), validator })
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(FetchError::Unavailable("h.example did not answer".into())),
+        }
+    }
+}
+
+#[async_trait]
+impl Secrets for World {
+    async fn secret(&self, name: &str) -> Result<Option<Secret>, PortError> {
+        Ok(self.state(|state| state.secrets.get(name).map(Secret::new)))
+    }
+}
+
+#[async_trait]
+impl Uploads for World {
+    async fn presigned_post(&self, announced: &Announced<'_>) -> Result<PresignedPost, PortError> {
+        let fields = BTreeMap::from([
+            ("key".to_owned(), announced.key.to_owned()),
+            ("size".to_owned(), announced.size.to_string()),
+        ]);
+        Ok(PresignedPost { url: "https://bucket.example/".into(), fields })
     }
 }
 
