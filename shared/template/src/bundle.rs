@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
+use unicode_normalization::UnicodeNormalization;
 
 /// The file that inline content becomes.
 pub(crate) const INLINE_FILE: &str = "template.pkr.hcl";
@@ -20,9 +21,12 @@ pub struct Bundle {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     /// Absolute, leads out of the bundle, or is empty.
-    #[error("`{path}` is not a path inside of a template bundle: paths must be relative, without `..`")]
+    #[error(
+        "`{path}` is not a path inside of a template bundle: paths must be relative, without `..`, backslashes, control \
+         characters or drive letters, and of at most {PATH_LENGTH} bytes, {NAME_LENGTH} in each part"
+    )]
     Path {
-        /// The path as given.
+        /// The path as given, shortened, with control characters escaped.
         path: String,
     },
     /// Two files normalise to one path.
@@ -31,23 +35,46 @@ pub enum BundleError {
         /// The normalised path.
         path: String,
     },
+    /// Two paths that some file systems take for one.
+    #[error(
+        "the template bundle holds `{path}` and `{other}`, which differ only in case or in how their characters are encoded"
+    )]
+    Alike {
+        /// The later one.
+        path: String,
+        /// The earlier one.
+        other: String,
+    },
+    /// One path is a file and has files below it.
+    #[error("the template bundle holds `{path}` both as a file and as a folder")]
+    FileAndFolder {
+        /// The normalised path.
+        path: String,
+    },
 }
+
+/// Bytes of a path; every file system takes as much below the runner's own folder.
+const PATH_LENGTH: usize = 1_024;
+
+/// Bytes of one part of a path, which is what Linux takes.
+const NAME_LENGTH: usize = 255;
 
 impl Bundle {
     /// A bundle of these files. Paths are normalised (`./a//b` is `a/b`).
     ///
     /// # Errors
     ///
-    /// Where a path is absolute, empty or has `..` in it, or two paths are the same once normalised.
+    /// Where a path is absolute, empty or has `..` in it, or two paths could not be told apart, or not both exist, on some
+    /// file system.
     pub fn from_files(
         files: impl IntoIterator<Item = (impl AsRef<str>, impl Into<Vec<u8>>)>,
     ) -> Result<Self, BundleError> {
         let mut bundle = Self::default();
+        let mut paths = Paths::default();
         for (path, bytes) in files {
             let path = normalise(path.as_ref())?;
-            if bundle.files.insert(path.clone(), bytes.into()).is_some() {
-                return Err(BundleError::Twice { path });
-            }
+            paths.claim(&path)?;
+            bundle.files.insert(path, bytes.into());
         }
         Ok(bundle)
     }
@@ -101,18 +128,66 @@ pub(crate) fn mode_of(path: &str) -> u32 {
     if path.ends_with(".sh") { 0o755 } else { 0o644 }
 }
 
+/// The paths of a set of files, each compared with all before it as the least particular file system would.
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    /// By folded path: as it was spelt, and whether it is a folder.
+    taken: BTreeMap<String, (String, bool)>,
+}
+
+impl Paths {
+    /// Takes a file's path, which must be normalised.
+    pub(crate) fn claim(&mut self, path: &str) -> Result<(), BundleError> {
+        for (end, _) in path.match_indices('/') {
+            let folder = &path[..end];
+            let taken = self.taken.entry(folded(folder)).or_insert_with(|| (folder.to_owned(), true));
+            if !taken.1 {
+                return Err(BundleError::FileAndFolder { path: taken.0.clone() });
+            }
+        }
+        match self.taken.insert(folded(path), (path.to_owned(), false)) {
+            None => Ok(()),
+            Some((_, true)) => Err(BundleError::FileAndFolder { path: path.to_owned() }),
+            Some((other, false)) if other == path => Err(BundleError::Twice { path: other }),
+            Some((other, false)) => Err(BundleError::Alike { path: path.to_owned(), other }),
+        }
+    }
+}
+
+/// What a file system that knows neither case nor ways of encoding keeps of a name. Upper case first: it makes `ß` two
+/// letters, as `SS` are.
+fn folded(path: &str) -> String {
+    path.nfd().collect::<String>().to_uppercase().to_lowercase().nfd().collect()
+}
+
 /// The one spelling of a relative path, or an error where it could lead out.
 pub(crate) fn normalise(path: &str) -> Result<String, BundleError> {
-    let refused = || BundleError::Path { path: path.to_owned() };
-    // A backslash or a control character is no path that a template needs, and means something else elsewhere.
-    if path.starts_with('/') || path.contains('\\') || path.chars().any(char::is_control) {
+    let refused = || BundleError::Path { path: shown(path) };
+    // A backslash or a control character is no path that a template needs, and means something else elsewhere. So does
+    // `C:`.
+    let has_drive = matches!(path.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic());
+    if path.starts_with('/') || has_drive || path.contains('\\') || path.chars().any(char::is_control) {
         return Err(refused());
     }
     let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    if parts.is_empty() || parts.contains(&"..") {
+    let is_long = path.len() > PATH_LENGTH || parts.iter().any(|part| part.len() > NAME_LENGTH);
+    if parts.is_empty() || parts.contains(&"..") || is_long {
         return Err(refused());
     }
     Ok(parts.join("/"))
+}
+
+/// A path that is not to be trusted, fit for a message.
+pub(crate) fn shown(path: &str) -> String {
+    let mut shown = String::new();
+    for character in path.chars().take(200) {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -142,7 +217,9 @@ mod tests {
 
     #[test]
     fn a_path_that_leads_out_is_refused() {
-        for path in ["/etc/passwd", "../x", "a/../../x", "a/..", "", ".", "a\\..\\b", "a\nb", "//x"] {
+        for path in
+            ["/etc/passwd", "../x", "a/../../x", "a/..", "", ".", "a\\..\\b", "a\nb", "//x", "C:/x", "c:x"]
+        {
             assert!(
                 matches!(Bundle::from_files([(path, "")]), Err(BundleError::Path { .. })),
                 "{path:?} was accepted"
@@ -154,5 +231,43 @@ mod tests {
     fn one_path_spelt_twice_is_refused() {
         let error = Bundle::from_files([("a/b", "1"), ("a//b", "2")]).unwrap_err();
         assert_eq!(error, BundleError::Twice { path: "a/b".into() });
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_disk_is_refused_and_not_repeated_whole() {
+        for path in ["x".repeat(256), "x/".repeat(513)] {
+            let error = Bundle::from_files([(path.as_str(), "")]).unwrap_err();
+            assert!(matches!(&error, BundleError::Path { path } if path.len() <= 200), "{error}");
+        }
+        assert!(Bundle::from_files([("x".repeat(255), "")]).is_ok());
+    }
+
+    #[test]
+    fn a_control_character_is_only_named_in_the_error() {
+        let error = Bundle::from_files([("a\u{1b}[2Jb\n", "")]).unwrap_err();
+        assert!(error.to_string().starts_with("`a\\u{1b}[2Jb\\n` is not a path"), "{error}");
+    }
+
+    #[test]
+    fn paths_that_some_file_system_takes_for_one_are_refused() {
+        for (one, other) in [
+            ("a/README", "a/readme"),
+            ("A/b", "a/b"),
+            // An e with an acute accent, as one character and as two.
+            ("caf\u{e9}", "cafe\u{301}"),
+            ("stra\u{df}e", "STRASSE"),
+            ("\u{212a}", "k"),
+        ] {
+            let error = Bundle::from_files([(one, ""), (other, "")]).unwrap_err();
+            assert_eq!(error, BundleError::Alike { path: other.into(), other: one.into() });
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_both_file_and_folder_is_refused_in_either_order() {
+        for paths in [["a", "a/b"], ["a/b", "a"], ["x/A", "x/a/b"]] {
+            let error = Bundle::from_files(paths.map(|path| (path, ""))).unwrap_err();
+            assert!(matches!(error, BundleError::FileAndFolder { .. }), "{paths:?}: {error}");
+        }
     }
 }

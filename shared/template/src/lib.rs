@@ -7,6 +7,7 @@
 mod archive;
 mod builtin;
 mod bundle;
+mod download;
 mod error;
 mod hcl;
 mod source;
@@ -16,6 +17,7 @@ mod variables;
 pub use archive::{ArchiveError, ArchivedFile, UnpackLimits, VARIABLES_FILE, read_tar_gz};
 pub use builtin::{builtin, builtin_names};
 pub use bundle::{Bundle, BundleError};
+pub use download::DownloadError;
 pub use error::TemplateError;
 pub use hcl::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary, read};
 pub use source::{GitSource, SubmittedTemplate, TemplateSource, TemplateSourceError, UrlSource};

@@ -350,7 +350,10 @@ fn git(repository: &str) -> Result<GitSource, TemplateSourceError> {
             "ref" if reference.is_none() => reference = Some(git_reference(&value)?),
             "ref" => return Err(invalid("`ref` is given twice")),
             other => {
-                return Err(invalid(format!("a git source takes the parameter `ref` alone, not `{}`", shown(other))));
+                return Err(invalid(format!(
+                    "a git source takes the parameter `ref` alone, not `{}`",
+                    shown(other)
+                )));
             }
         }
     }
@@ -431,7 +434,10 @@ mod tests {
                 "git::https://example.com/a.git//x/y?ref=v1",
                 json!({"type": "git", "url": "https://example.com/a.git", "path": "x/y", "ref": "v1"}),
             ),
-            ("git::https://example.com/a.git", json!({"type": "git", "url": "https://example.com/a.git", "path": null})),
+            (
+                "git::https://example.com/a.git",
+                json!({"type": "git", "url": "https://example.com/a.git", "path": null}),
+            ),
             (
                 "git::https://example.com/a.git//x",
                 json!({"type": "git", "url": "git::https://example.com/a.git//x", "path": "/x/"}),
@@ -451,7 +457,9 @@ mod tests {
 
     #[test]
     fn a_git_source_is_taken_apart() {
-        let TemplateSource::Git(source) = parsed("git::https://h.example/o/r.git//packer/a.pkr.hcl?ref=feature/x") else {
+        let TemplateSource::Git(source) =
+            parsed("git::https://h.example/o/r.git//packer/a.pkr.hcl?ref=feature/x")
+        else {
             panic!("not git")
         };
         assert_eq!(source.url.as_str(), "https://h.example/o/r.git");
@@ -527,7 +535,9 @@ mod tests {
         assert!(message(json!({"type": "inline", "content": " "})).contains("empty"));
         assert!(message(json!({"type": "file_path", "path": "/x"})).contains("upload"));
         assert!(message(json!({"type": "git", "url": "x"})).contains("git::https://"));
-        assert!(message(json!({"type": "git", "url": "https://h/a//x", "path": "y"})).contains("give it once"));
+        assert!(
+            message(json!({"type": "git", "url": "https://h/a//x", "path": "y"})).contains("give it once")
+        );
         assert!(message(json!({"type": "svn"})).contains("`git`"));
         assert!(message(json!({"type": "url", "url": 5})).contains("must be a string"));
     }

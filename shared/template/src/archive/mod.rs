@@ -1,15 +1,21 @@
-//! Bundles as `.tar.gz`, there and back.
+//! Bundles as archives, there and back.
 //!
-//! Writing is deterministic: the same bundle gives the same bytes. Reading takes hostile input: it returns files in
-//! memory and must never follow, create or write anything; its caller writes them, and need not check paths again.
+//! Writing (`pack.rs`) is deterministic: the same bundle gives the same bytes. Reading takes hostile input: it returns
+//! files in memory and must never follow, create or write anything, nor inflate more than one byte beyond its limit; its
+//! caller writes the files, and need not check paths again. What an archive holds is refused as a whole where any part of it
+//! is not plainly a file or a folder, or where two readers of the same bytes could see different files.
 
-use std::collections::BTreeSet;
+mod pack;
+mod tarball;
+mod zipped;
+
 use std::io::{self, Read};
 
-use flate2::{Compression, GzBuilder, read::GzDecoder};
-use tar::{Archive, Builder, EntryType, Header};
+use crate::bundle::{BundleError, Paths, normalise, shown};
 
-use crate::bundle::{Bundle, mode_of, normalise};
+pub use tarball::read_tar_gz;
+pub(crate) use tarball::{read_tar, read_tar_gz_within};
+pub(crate) use zipped::read_zip;
 
 /// The name of the variables file that goes beside the `template/` folder.
 pub const VARIABLES_FILE: &str = "variables.pkrvars.json";
@@ -40,28 +46,46 @@ impl Default for UnpackLimits {
     }
 }
 
+/// How much more than its own size an archive may unpack to, beyond [`FREE_BYTES`]. Source text compresses 3 to 10 times.
+const RATIO: u64 = 200;
+
+/// What any archive may unpack to, however small it is.
+const FREE_BYTES: u64 = 1024 * 1024;
+
 /// Why an archive is not unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// Not gzip, not tar, or cut short.
+    /// Not such an archive, or cut short.
     #[error("the template archive can't be read")]
     Unreadable(#[source] io::Error),
-    /// An entry that could land outside of the folder it is unpacked to.
-    #[error("the template archive holds `{path}`: paths must be relative, without `..`")]
-    Path {
-        /// The path as it stands in the archive.
-        path: String,
+    /// Well enough made for some programs, and another archive to others.
+    #[error("the template archive can't be trusted: {reason}")]
+    Ambiguous {
+        /// What is wrong, in words that end a sentence.
+        reason: &'static str,
     },
+    /// A path that could lead out of the folder it is unpacked to, or two that get in each other's way.
+    #[error(transparent)]
+    Path(#[from] BundleError),
     /// A link, device, or anything but a file or folder.
     #[error("the template archive holds `{path}`, which is neither a file nor a folder")]
     Kind {
         /// The path as it stands in the archive.
         path: String,
     },
-    /// The same path again: one would hide the other.
-    #[error("the template archive holds `{path}` twice")]
-    Twice {
-        /// The normalised path.
+    /// An entry that can't be read without a password.
+    #[error("the template archive holds `{path}`, which is encrypted")]
+    Encrypted {
+        /// The path as it stands in the archive.
+        path: String,
+    },
+    /// An entry compressed in a way that is not supported.
+    #[error(
+        "the template archive holds `{path}`, which is compressed in a way that is not supported; a zip's files must be \
+         stored or deflated"
+    )]
+    Compression {
+        /// The path as it stands in the archive.
         path: String,
     },
     /// More entries than allowed.
@@ -76,94 +100,99 @@ pub enum ArchiveError {
         /// The limit, in bytes.
         allowed: u64,
     },
+    /// Far more bytes than its own size explains.
+    #[error(
+        "the template archive of {packed} bytes unpacks to more than {RATIO} times its size, as no template does"
+    )]
+    Ratio {
+        /// The archive's own size, in bytes.
+        packed: u64,
+    },
 }
 
-impl Bundle {
-    /// The bundle under `prefix` (such as `template/`), with `extra` files beside it. The same input gives the same bytes.
-    ///
-    /// # Errors
-    ///
-    /// Where the prefix or an extra file's path leads out of the archive.
-    pub fn to_tar_gz(&self, prefix: &str, extra: &[ArchivedFile]) -> Result<Vec<u8>, ArchiveError> {
-        let own = self.files().map(|(path, bytes)| (format!("{prefix}{path}"), bytes, mode_of(path)));
-        let others = extra.iter().map(|file| (file.path.clone(), file.bytes.as_slice(), file.mode));
-        let mut files: Vec<_> = own.chain(others).collect();
-        files.sort();
-
-        // Neither time nor operating system goes into gzip's header: they would change the bytes.
-        let gzip = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::default());
-        let mut tar = Builder::new(gzip);
-        for (path, bytes, mode) in files {
-            let path = normalise(&path).map_err(|_| ArchiveError::Path { path })?;
-            let mut header = Header::new_gnu();
-            header.set_entry_type(EntryType::Regular);
-            header.set_size(bytes.len() as u64);
-            header.set_mode(mode & 0o777);
-            header.set_mtime(0);
-            header.set_uid(0);
-            header.set_gid(0);
-            tar.append_data(&mut header, path, bytes).map_err(ArchiveError::Unreadable)?;
-        }
-        tar.into_inner().and_then(flate2::write::GzEncoder::finish).map_err(ArchiveError::Unreadable)
-    }
+/// What may still be unpacked of one archive.
+struct Budget {
+    allowed: u64,
+    /// Set where the archive's own size, and not the limit, decides.
+    packed: Option<u64>,
+    left: u64,
 }
 
-/// The files of a `.tar.gz`, in the archive's order. Folders are left out: a file's path implies them.
-///
-/// # Errors
-///
-/// Anything that is not plainly a set of files inside of one folder and inside of the limits.
-pub fn read_tar_gz(archive: &[u8], limits: UnpackLimits) -> Result<Vec<ArchivedFile>, ArchiveError> {
-    let mut plain = Vec::new();
-    // One byte over the limit is enough to know; a bomb is not inflated any further.
-    GzDecoder::new(archive)
-        .take(limits.total_bytes.saturating_add(1))
-        .read_to_end(&mut plain)
-        .map_err(ArchiveError::Unreadable)?;
-    if plain.len() as u64 > limits.total_bytes {
-        return Err(ArchiveError::TooLarge { allowed: limits.total_bytes });
+impl Budget {
+    fn of_limit(total_bytes: u64) -> Self {
+        Self { allowed: total_bytes, packed: None, left: total_bytes }
     }
 
-    let mut files = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut tar = Archive::new(plain.as_slice());
-    for (index, entry) in tar.entries().map_err(ArchiveError::Unreadable)?.enumerate() {
-        if index >= limits.files {
-            return Err(ArchiveError::TooMany { allowed: limits.files });
+    /// The limit, or what the archive's own size allows where that is less.
+    fn of_archive(archive: &[u8], total_bytes: u64) -> Self {
+        let packed = archive.len() as u64;
+        let explained = packed.saturating_mul(RATIO).max(FREE_BYTES);
+        if explained < total_bytes {
+            Self { allowed: total_bytes, packed: Some(packed), left: explained }
+        } else {
+            Self::of_limit(total_bytes)
         }
-        let mut entry = entry.map_err(ArchiveError::Unreadable)?;
-        let raw = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let kind = entry.header().entry_type();
-        if !matches!(kind, EntryType::Regular | EntryType::Directory) {
-            return Err(ArchiveError::Kind { path: raw });
+    }
+
+    fn exceeded(&self) -> ArchiveError {
+        match self.packed {
+            Some(packed) => ArchiveError::Ratio { packed },
+            None => ArchiveError::TooLarge { allowed: self.allowed },
         }
-        let path = match normalise(&raw) {
-            Ok(path) => path,
-            // `./`, the folder that was packed, is in many archives.
-            Err(_) if kind == EntryType::Directory && matches!(raw.as_str(), "." | "./") => continue,
-            Err(_) => return Err(ArchiveError::Path { path: raw }),
-        };
-        if kind == EntryType::Directory {
-            continue;
-        }
-        if !seen.insert(path.clone()) {
-            return Err(ArchiveError::Twice { path });
-        }
-        let mode = entry.header().mode().map_err(ArchiveError::Unreadable)? & 0o777;
+    }
+
+    /// Reads to the end, and at most one byte beyond what is left: that is enough to know.
+    fn read(&mut self, reader: impl Read) -> Result<Vec<u8>, ArchiveError> {
         let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(ArchiveError::Unreadable)?;
-        if bytes.len() as u64 != entry.size() {
-            return Err(ArchiveError::Unreadable(io::ErrorKind::UnexpectedEof.into()));
-        }
-        files.push(ArchivedFile { path, bytes, mode });
+        reader.take(self.left.saturating_add(1)).read_to_end(&mut bytes).map_err(ArchiveError::Unreadable)?;
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| self.exceeded())?;
+        Ok(bytes)
     }
-    Ok(files)
+}
+
+/// The files of an archive as they are read, each path compared with those before it.
+#[derive(Default)]
+struct Files {
+    paths: Paths,
+    files: Vec<ArchivedFile>,
+}
+
+impl Files {
+    /// Takes a file's path in its one spelling; what it holds follows with [`Files::add`].
+    fn claim(&mut self, raw: &str) -> Result<String, ArchiveError> {
+        let path = normalise(raw)?;
+        self.paths.claim(&path)?;
+        Ok(path)
+    }
+
+    fn add(&mut self, path: String, bytes: Vec<u8>, mode: u32) {
+        self.files.push(ArchivedFile { path, bytes, mode: mode & 0o777 });
+    }
+}
+
+/// A folder's path is checked and not kept: the paths of its files imply it.
+fn check_folder(raw: &str) -> Result<(), ArchiveError> {
+    // `./`, the folder that was packed, is in many archives.
+    if matches!(raw, "." | "./") { Ok(()) } else { Ok(normalise(raw).map(drop)?) }
+}
+
+/// A path as text: one that is none can't be told from others in a message or on another machine.
+fn text_of(raw: &[u8]) -> Result<&str, ArchiveError> {
+    std::str::from_utf8(raw).map_err(|_| {
+        let path = shown(&String::from_utf8_lossy(raw));
+        ArchiveError::Path(BundleError::Path { path })
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::Write;
+
+    use flate2::Compression;
+    use tar::{Builder, EntryType, Header};
+
+    use super::*;
+    use crate::Bundle;
 
     fn bundle() -> Bundle {
         Bundle::from_files([("a.pkr.hcl", "x"), ("provision/b.sh", "#!/bin/sh\n")]).unwrap()
@@ -215,9 +244,9 @@ mod tests {
     fn a_path_that_leads_out_is_refused() {
         for path in ["/etc/cron.d/x", "../x", "a/../../x", "..", "a\\..\\x"] {
             let error = read_tar_gz(&packed(&[(EntryType::Regular, path, "x")]), UnpackLimits::default());
-            assert!(matches!(error, Err(ArchiveError::Path { .. })), "{path}: {error:?}");
+            assert!(matches!(error, Err(ArchiveError::Path(_))), "{path}: {error:?}");
             let error = read_tar_gz(&packed(&[(EntryType::Directory, path, "")]), UnpackLimits::default());
-            assert!(matches!(error, Err(ArchiveError::Path { .. })), "{path}: {error:?}");
+            assert!(matches!(error, Err(ArchiveError::Path(_))), "{path}: {error:?}");
         }
     }
 
@@ -239,7 +268,10 @@ mod tests {
     #[test]
     fn the_same_path_twice_is_refused() {
         let archive = packed(&[(EntryType::Regular, "x", "1"), (EntryType::Regular, "./x", "2")]);
-        assert!(matches!(read_tar_gz(&archive, UnpackLimits::default()), Err(ArchiveError::Twice { .. })));
+        assert!(matches!(
+            read_tar_gz(&archive, UnpackLimits::default()),
+            Err(ArchiveError::Path(BundleError::Twice { .. }))
+        ));
     }
 
     #[test]
