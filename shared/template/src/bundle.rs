@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
+use crate::error::List;
+
 /// The file that inline content becomes.
 pub(crate) const INLINE_FILE: &str = "template.pkr.hcl";
 
@@ -48,6 +50,20 @@ pub enum BundleError {
     /// One path is a file and has files below it.
     #[error("the template bundle holds `{path}` both as a file and as a folder")]
     FileAndFolder {
+        /// The normalised path.
+        path: String,
+    },
+    /// A part was asked for that is not there.
+    #[error("there is no `{path}` in the template bundle; it has {}", List(.found))]
+    NotThere {
+        /// As asked for.
+        path: String,
+        /// What there is, templates first.
+        found: Vec<String>,
+    },
+    /// A file was asked for that Packer would not read as a template.
+    #[error("`{path}` is no template: name a folder, or a `.pkr.hcl`, `.pkr.json` or `.json` file")]
+    NoTemplate {
         /// The normalised path.
         path: String,
     },

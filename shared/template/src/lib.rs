@@ -7,6 +7,7 @@
 mod archive;
 mod builtin;
 mod bundle;
+mod bundle_part;
 mod download;
 mod error;
 mod hcl;

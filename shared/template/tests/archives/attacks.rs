@@ -50,6 +50,9 @@ fn end(result: Result<Bundle, DownloadError>, expected: End) -> End {
                 BundleError::Twice { .. } => End::Twice,
                 BundleError::Alike { .. } => End::Alike,
                 BundleError::FileAndFolder { .. } => End::FileAndFolder,
+                BundleError::NotThere { .. } | BundleError::NoTemplate { .. } => {
+                    unreachable!("no part was asked for")
+                }
             }
         }
         Err(DownloadError::Archive(error)) => match error {
