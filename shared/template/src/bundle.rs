@@ -10,7 +10,10 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::error::List;
 
-/// The file that inline content becomes.
+use crate::form::name_of_inline_json;
+use crate::hcl::BYTE_ORDER_MARK;
+
+/// The file that inline HCL becomes.
 pub(crate) const INLINE_FILE: &str = "template.pkr.hcl";
 
 /// The files of one template, ordered by path.
@@ -98,14 +101,19 @@ impl Bundle {
     /// A bundle of one template that came as text.
     #[must_use]
     pub fn from_inline(content: &str) -> Self {
-        // JSON gets the name under which Packer would read it, so that reading can say what it is.
-        let path = if content.trim_start().starts_with('{') { "template.pkr.json" } else { INLINE_FILE };
+        let start = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content).trim_start();
+        let path = if start.starts_with(['{', '[']) { name_of_inline_json(content) } else { INLINE_FILE };
         Self { files: BTreeMap::from([(path.to_owned(), content.as_bytes().to_vec())]) }
     }
 
     /// All files, ordered by path.
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice()))
+    }
+
+    /// The files in no folder: Packer looks for templates nowhere else.
+    pub(crate) fn top_level_files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files().filter(|(path, _)| !path.contains('/'))
     }
 
     /// The bytes of one file.

@@ -5,7 +5,7 @@ use std::fmt;
 /// Why a template can't be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// Not HCL.
+    /// Not HCL or JSON, or not what Packer would take for a template.
     #[error("{file}:{line}:{column}: {message}")]
     Syntax {
         /// Path inside of the bundle.
@@ -23,16 +23,19 @@ pub enum TemplateError {
         /// Path inside of the bundle.
         file: String,
     },
-    /// JSON, which is for later.
-    #[error("{file}: JSON templates are not supported yet; give the template as HCL2 in a `.pkr.hcl` file")]
-    Json {
-        /// Path inside of the bundle.
-        file: String,
-    },
     /// Packer would find nothing to read.
-    #[error("the template has no `.pkr.hcl` file at its top level, where Packer looks for it; it has {}", List(.files))]
+    #[error(
+        "the template has no `.pkr.hcl` or `.pkr.json` file and no JSON file with `builders` at its top level, where \
+         Packer looks for it; it has {}", List(.files)
+    )]
     NoTemplate {
         /// What there is instead, shortened.
+        files: Vec<String>,
+    },
+    /// Packer reads one legacy template at a time.
+    #[error("the template has several legacy JSON files with `builders`, and Packer reads one: {}", List(.files))]
+    SeveralLegacy {
+        /// Their paths.
         files: Vec<String>,
     },
     /// Nothing that would become an AMI.
@@ -58,6 +61,20 @@ pub enum TemplateError {
         source_name: String,
         /// The attribute.
         attribute: String,
+    },
+    /// A value that tags can't be merged into.
+    #[error("{file}:{line}:{column}: `{attribute}` can't get the build's tags: {reason}")]
+    UnmergeableTags {
+        /// Path inside of the bundle.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// The attribute.
+        attribute: String,
+        /// What it takes instead.
+        reason: &'static str,
     },
     /// A tag that can't be written into a template.
     #[error(transparent)]

@@ -10,9 +10,14 @@ mod bundle;
 mod bundle_part;
 mod download;
 mod error;
+mod form;
 mod hcl;
+mod json;
+mod legacy;
 mod source;
+mod summary;
 mod tagging;
+mod text;
 mod variables;
 
 pub use archive::{ArchiveError, ArchivedFile, UnpackLimits, VARIABLES_FILE, read_tar_gz};
@@ -20,8 +25,9 @@ pub use builtin::{builtin, builtin_names};
 pub use bundle::{Bundle, BundleError};
 pub use download::DownloadError;
 pub use error::TemplateError;
-pub use hcl::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary, read};
+pub use form::TemplateForm;
 pub use source::{GitSource, SubmittedTemplate, TemplateSource, TemplateSourceError, UrlSource};
+pub use summary::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary, read};
 pub use tagging::{PackerVersion, TagError, TagOptions, check_tag, tag};
 pub use variables::{
     STANDARD_VARIABLES, StandardValues, VariableError, check_variables, fill_in, standard_values,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::error::List;
-use crate::hcl::DeclaredVariable;
+use crate::summary::DeclaredVariable;
 
 /// The variables that every template gets where it declares them.
 pub const STANDARD_VARIABLES: [&str; 6] =
@@ -110,7 +110,23 @@ pub fn standard_values(
         standard.insert("subnet_id", subnet_id);
     }
     let standard = standard.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value.as_str())));
-    fill_in(declared, given, &standard.collect())
+    as_declared(declared, fill_in(declared, given, &standard.collect()))
+}
+
+/// Numbers and booleans as text where the template takes text: Packer would convert them itself, but for legacy templates
+/// it refuses a file with anything but strings.
+fn as_declared(
+    declared: &[DeclaredVariable],
+    mut values: BTreeMap<String, Value>,
+) -> BTreeMap<String, Value> {
+    for variable in declared.iter().filter(|variable| variable.type_text.as_deref() == Some("string")) {
+        if let Some(value) = values.get_mut(&variable.name)
+            && (value.is_number() || value.is_boolean())
+        {
+            *value = Value::from(value.to_string());
+        }
+    }
+    values
 }
 
 /// `given`, and those of `defaults` that the template declares and that are not given.
@@ -233,10 +249,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_declared_as_text_is_passed_as_text() {
+        let legacy = r#"{"variables": {"size": null, "on": "x"}, "builders": []}"#;
+        let declared = read(&Bundle::from_inline(legacy)).unwrap().variables;
+        let values = given(json!({"size": 8, "on": true}));
+        assert_eq!(check_variables(&declared, &values), Ok(()));
+        let passed = standard_values(&declared, &values, &StandardValues::default());
+        assert_eq!(passed, given(json!({"size": "8", "on": "true"})));
+    }
+
+    #[test]
     fn a_value_from_the_bundles_own_variable_file_counts_as_a_default() {
         let bundle = Bundle::from_files([
             ("a.pkr.hcl", "variable \"needed\" {}\n"),
             ("x.auto.pkrvars.hcl", "needed = \"y\"\n"),
+        ])
+        .unwrap();
+        assert_eq!(check_variables(&read(&bundle).unwrap().variables, &BTreeMap::new()), Ok(()));
+        let bundle = Bundle::from_files([
+            ("a.pkr.json", r#"{"variable": {"needed": {"type": "string"}}}"#),
+            ("x.auto.pkrvars.json", r#"{"needed": "y"}"#),
         ])
         .unwrap();
         assert_eq!(check_variables(&read(&bundle).unwrap().variables, &BTreeMap::new()), Ok(()));

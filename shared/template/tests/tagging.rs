@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ciab_template::{Bundle, PackerVersion, TagOptions, TemplateError, builtin, read, tag};
+use ciab_template::{Bundle, PackerVersion, TagOptions, TemplateError, TemplateForm, builtin, read, tag};
 
 const OLD: PackerVersion = PackerVersion { major: 1, minor: 6, patch: 6 };
 const NEW: PackerVersion = PackerVersion { major: 1, minor: 11, patch: 2 };
@@ -68,7 +68,7 @@ fn version_for(name: &str) -> PackerVersion {
 fn shown(bundle: &Bundle) -> String {
     bundle
         .files()
-        .filter(|(path, _)| path.ends_with(".hcl"))
+        .filter(|(path, _)| path.ends_with(".hcl") || path.ends_with(".json"))
         .map(|(path, bytes)| format!("== {path}\n{}", std::str::from_utf8(bytes).unwrap().replace('\r', "␍")))
         .collect()
 }
@@ -98,7 +98,11 @@ fn nothing_but_templates_at_the_top_is_touched() {
     for (name, bundle) in templates() {
         let tagged = tag(&bundle, &options(NEW)).unwrap();
         for (path, bytes) in bundle.files() {
-            if path.contains('/') || !path.ends_with(".pkr.hcl") {
+            let is_template = match bundle.form().unwrap() {
+                TemplateForm::Hcl2 => path.ends_with(".pkr.hcl") || path.ends_with(".pkr.json"),
+                TemplateForm::Legacy { file } => path == file,
+            };
+            if path.contains('/') || !is_template {
                 assert_eq!(tagged.get(path), Some(bytes), "{name}/{path}");
             }
         }
@@ -147,8 +151,12 @@ fn validate(name: &str, bundle: &Bundle) {
         let value = if variable.name == "provider" { "claude-code" } else { "t3.micro" };
         command.arg(format!("-var={}={value}", variable.name));
     }
+    let template = match bundle.form().unwrap() {
+        TemplateForm::Hcl2 => ".".to_owned(),
+        TemplateForm::Legacy { file } => file,
+    };
     let output = command
-        .arg(".")
+        .arg(template)
         .current_dir(folder.path())
         .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("CHECKPOINT_DISABLE", "1")])
         .output()
@@ -181,8 +189,8 @@ fn a_bundle_without_a_template_is_refused_with_what_it_has() {
     let error = refusal(&[("inner/a.pkr.hcl", ""), ("README.md", "")]);
     assert_eq!(
         error.to_string(),
-        "the template has no `.pkr.hcl` file at its top level, where Packer looks for it; it has README.md, \
-         inner/a.pkr.hcl"
+        "the template has no `.pkr.hcl` or `.pkr.json` file and no JSON file with `builders` at its top level, where \
+         Packer looks for it; it has README.md, inner/a.pkr.hcl"
     );
 }
 
@@ -192,14 +200,6 @@ fn a_syntax_error_is_said_with_file_line_and_column_on_one_line() {
     assert!(matches!(&error, TemplateError::Syntax { line: 2, column: 14, .. }), "{error:?}");
     assert!(error.to_string().starts_with("a.pkr.hcl:2:14: "), "{error}");
     assert!(!error.to_string().contains('\n'), "{error}");
-}
-
-#[test]
-fn json_is_refused_rather_than_built_untagged() {
-    let error = refusal(&[("a.pkr.hcl", "source \"amazon-ebs\" \"x\" {}\n"), ("b.pkr.json", "{}")]);
-    assert_eq!(error, TemplateError::Json { file: "b.pkr.json".into() });
-    let inline = tag(&Bundle::from_inline("\n {\"builders\": []}"), &options(OLD));
-    assert!(matches!(inline, Err(TemplateError::Json { .. })));
 }
 
 #[test]

@@ -1,30 +1,34 @@
 //! Tagging a template that knows nothing of this project: every Amazon source in it gets our tags, and where needed
-//! our endpoint, merged into what its author wrote.
+//! our endpoint, merged into what its author wrote. This module knows what goes into which source, whatever the form;
+//! `places` finds the sources, and `hcl_edits` and `json_edits` change the text.
 //!
 //! The author's text stays byte for byte but for what is added. Tagging what is tagged changes nothing. Must never
 //! evaluate the author's expressions.
 
 mod builders;
 mod edits;
+mod hcl_edits;
+mod json_edits;
 mod places;
 mod text;
+mod version;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
-
-use hcl_edit::expr::Expression;
 
 pub(crate) use builders::AmazonBuilder;
 use builders::OPTIONAL_TAGS;
-use edits::{Edits, Tags};
-use places::{Source, amazon_sources, blocks_named};
+use edits::{FileEdits, Tags, Value};
+use json_edits::JsonEdits;
+use places::{Block, Place, Source, amazon_sources};
 pub use text::check_tag;
-use text::quoted;
+pub use version::PackerVersion;
 
 use crate::bundle::Bundle;
 use crate::error::TemplateError;
-use crate::hcl::{TemplateFile, parse, parse_templates, source_labels};
+use crate::form::{TemplateFile, parse_templates};
+use crate::hcl;
+use crate::json::{self, Body, Dialect, JsonFile};
+use crate::summary::read;
 
 /// A tag that can't be written into a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,46 +36,6 @@ use crate::hcl::{TemplateFile, parse, parse_templates, source_labels};
 pub struct TagError {
     /// The tag's key.
     pub key: String,
-}
-
-/// The version of Packer that will read the template.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PackerVersion {
-    /// 1 of 1.6.6.
-    pub major: u32,
-    /// 6 of 1.6.6.
-    pub minor: u32,
-    /// The last 6 of 1.6.6.
-    pub patch: u32,
-}
-
-impl PackerVersion {
-    /// Whether it knows plugins, `packer init` and data sources: from 1.7 on.
-    #[must_use]
-    pub fn has_plugins(self) -> bool {
-        (self.major, self.minor) >= (1, 7)
-    }
-}
-
-impl FromStr for PackerVersion {
-    type Err = String;
-
-    /// Reads `1.6.6`, `v1.11.2` or `1.12.0-dev`; the error is what is wrong with it, in one sentence.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("`{text}` is no version of Packer; give it as `1.11.2`");
-        let numbers = text.strip_prefix('v').unwrap_or(text);
-        let numbers = numbers.split(['-', '+']).next().unwrap_or_default();
-        let mut parts = numbers.split('.').map(|part| part.parse::<u32>().map_err(|_| invalid()));
-        let mut next = || parts.next().unwrap_or_else(|| Err(invalid()));
-        let version = Self { major: next()?, minor: next()?, patch: next()? };
-        if parts.next().is_some() { Err(invalid()) } else { Ok(version) }
-    }
-}
-
-impl fmt::Display for PackerVersion {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}.{}.{}", self.major, self.minor, self.patch)
-    }
 }
 
 /// What goes into a template.
@@ -100,16 +64,18 @@ pub fn tag(bundle: &Bundle, options: &TagOptions) -> Result<Bundle, TemplateErro
         check_tag(key, value)?;
     }
     let files = parse_templates(bundle)?;
-    let sources = amazon_sources(&files);
+    let sources = amazon_sources(&files)?;
     if sources.is_empty() {
-        return Err(TemplateError::NoAmazonSource { sources: source_names(&files) });
+        let declared = read(bundle)?.sources;
+        let sources = declared.iter().map(|source| format!("{}.{}", source.kind, source.name)).collect();
+        return Err(TemplateError::NoAmazonSource { sources });
     }
 
     let mut image_tags = options.image_tags.clone();
     image_tags.extend(options.tags.clone());
     let mut tagging = Tagging {
         files: &files,
-        edits: files.iter().map(Edits::new).collect(),
+        edits: files.iter().map(FileEdits::new).collect(),
         image_tags: &image_tags,
         key_pair_name: options.temporary_key_pair_name.as_deref().map(|name| key_pair_name(name, &sources)),
         options,
@@ -118,52 +84,57 @@ pub fn tag(bundle: &Bundle, options: &TagOptions) -> Result<Bundle, TemplateErro
         tagging.tag_source(source)?;
     }
     for index in 0..files.len() {
-        tagging.adapt_to_version(index);
+        tagging.adapt_to_version(index)?;
     }
 
     let edits = tagging.edits;
     let mut tagged = bundle.clone();
     for (file, edits) in files.iter().zip(edits) {
         if !edits.is_empty() {
-            store(&mut tagged, file.path, edits.apply())?;
+            store(&mut tagged, file, edits.apply())?;
         }
     }
     Ok(tagged)
 }
 
-fn source_names(files: &[TemplateFile<'_>]) -> Vec<String> {
-    let blocks = files.iter().flat_map(|file| file.body.blocks());
-    blocks.filter_map(source_labels).map(|(kind, name)| format!("{kind}.{name}")).collect()
-}
-
 /// Several sources build at the same time, and a key pair's name exists once in a region.
 fn key_pair_name(name: &str, sources: &[Source<'_>]) -> String {
     let alone = sources.len() == 1 && sources.iter().all(Source::builds_once_at_most);
-    if alone { quoted(name) } else { quoted(&format!("{name}-{{{{uuid}}}}")) }
+    if alone { name.to_owned() } else { format!("{name}-{{{{uuid}}}}") }
 }
 
 /// Keeps a changed file, unless nothing is left of it.
-fn store(bundle: &mut Bundle, path: &str, text: String) -> Result<(), TemplateError> {
-    let parsed = parse(path, text.as_bytes()).map_err(|error| match error {
+fn store(bundle: &mut Bundle, file: &TemplateFile<'_>, text: String) -> Result<(), TemplateError> {
+    let path = file.path();
+    let is_left = match file {
+        TemplateFile::Hcl(_) => hcl::parse(path, text.as_bytes()).map(|parsed| !parsed.body.is_empty()),
+        TemplateFile::Json(file) => json::parse(path, text.as_bytes(), file.dialect).map(|parsed| {
+            file.dialect == Dialect::Legacy
+                || parsed
+                    .bodies()
+                    .is_ok_and(|bodies| bodies.iter().any(|body| !body.object.properties.is_empty()))
+        }),
+    };
+    let is_left = is_left.map_err(|error| match error {
         TemplateError::Syntax { file, line, message, .. } => {
             TemplateError::Untaggable { file, line, message }
         }
         other => other,
     })?;
-    let is_left = !parsed.body.is_empty();
-    if is_left {
-        bundle.replace(path, text.into_bytes());
-    } else {
+    if !is_left {
         bundle.remove(path);
+        return Ok(());
     }
+    let has_mark = bundle.get(path).is_some_and(|bytes| bytes.starts_with(hcl::BYTE_ORDER_MARK.as_bytes()));
+    let text = if has_mark { format!("{}{text}", hcl::BYTE_ORDER_MARK) } else { text };
+    bundle.replace(path, text.into_bytes());
     Ok(())
 }
 
 struct Tagging<'a> {
     files: &'a [TemplateFile<'a>],
-    edits: Vec<Edits<'a>>,
+    edits: Vec<FileEdits<'a>>,
     image_tags: &'a Tags,
-    /// As HCL.
     key_pair_name: Option<String>,
     options: &'a TagOptions,
 }
@@ -172,37 +143,41 @@ struct Tagging<'a> {
 #[derive(Clone, Copy)]
 enum Change<'a> {
     Merge(&'a Tags),
-    Set(&'a str),
-    SetIfAbsent(&'a str),
+    Set(&'a Value),
+    SetIfAbsent(&'a Value),
 }
 
-impl Tagging<'_> {
-    fn tag_source(&mut self, source: &Source<'_>) -> Result<(), TemplateError> {
+impl<'a> Tagging<'a> {
+    fn tag_source(&mut self, source: &Source<'a>) -> Result<(), TemplateError> {
         let builder = source.builder;
         let options = self.options;
         self.tag_resources(source)?;
 
         // An author who has the instance shut itself down relies on it being stopped, not terminated.
         if builder.has_shutdown_behavior() && !source.any_has(&["disable_stop_instance"]) {
-            self.change(source, "shutdown_behavior", Change::SetIfAbsent("\"terminate\""))?;
+            self.change(
+                source,
+                "shutdown_behavior",
+                Change::SetIfAbsent(&Value::Text("terminate".to_owned())),
+            )?;
         }
         if builder.runs_instance()
             && !source.any_has(&OWN_KEY)
             && let Some(name) = self.key_pair_name.clone()
         {
-            self.change(source, "temporary_key_pair_name", Change::SetIfAbsent(&name))?;
+            self.change(source, "temporary_key_pair_name", Change::SetIfAbsent(&Value::Text(name)))?;
         }
         if let Some(endpoint) = &options.endpoint {
-            self.change(source, "custom_endpoint_ec2", Change::Set(&quoted(endpoint)))?;
-            self.change(source, "skip_metadata_api_check", Change::SetIfAbsent("true"))?;
+            self.change(source, "custom_endpoint_ec2", Change::Set(&Value::Text(endpoint.clone())))?;
+            self.change(source, "skip_metadata_api_check", Change::SetIfAbsent(&Value::Yes))?;
             if builder.has_skip_region_validation() {
-                self.change(source, "skip_region_validation", Change::SetIfAbsent("true"))?;
+                self.change(source, "skip_region_validation", Change::SetIfAbsent(&Value::Yes))?;
             }
         }
         Ok(())
     }
 
-    fn tag_resources(&mut self, source: &Source<'_>) -> Result<(), TemplateError> {
+    fn tag_resources(&mut self, source: &Source<'a>) -> Result<(), TemplateError> {
         let tags = &self.options.tags;
         for attribute in source.builder.resource_tags() {
             self.merge_tags(source, attribute, tags)?;
@@ -217,16 +192,14 @@ impl Tagging<'_> {
         }
         if source.builder == AmazonBuilder::EbsVolume {
             for place in source.places() {
-                for volume in blocks_named(&place.block.body, "ebs_volumes") {
+                for volume in place.block.blocks_named("ebs_volumes")? {
                     let edits = &mut self.edits[place.file];
-                    edits.merge(volume, "tags", tags);
-                    edits.correct_tag_blocks(&blocks_named(&volume.body, "tag"), tags);
+                    edits.merge(volume, "tags", tags)?;
+                    edits.correct_tag_blocks(&volume.blocks_named("tag")?, tags);
                     // Known only to versions whose templates can set it, so merged into where it is used.
-                    if volume.body.has_attribute("snapshot_tags")
-                        || volume.body.has_attribute("snapshot_volume")
-                    {
-                        edits.merge(volume, "snapshot_tags", tags);
-                        edits.correct_tag_blocks(&blocks_named(&volume.body, "snapshot_tag"), tags);
+                    if volume.has("snapshot_tags") || volume.has("snapshot_volume") {
+                        edits.merge(volume, "snapshot_tags", tags)?;
+                        edits.correct_tag_blocks(&volume.blocks_named("snapshot_tag")?, tags);
                     }
                 }
             }
@@ -235,13 +208,13 @@ impl Tagging<'_> {
     }
 
     /// Merges into `attribute`, and into the author's singular blocks of it (`tag {}` for `tags`).
-    fn merge_tags(&mut self, source: &Source<'_>, attribute: &str, tags: &Tags) -> Result<(), TemplateError> {
+    fn merge_tags(&mut self, source: &Source<'a>, attribute: &str, tags: &Tags) -> Result<(), TemplateError> {
         if tags.is_empty() {
             return Ok(());
         }
         let singular = attribute.trim_end_matches('s');
         for place in source.places() {
-            self.edits[place.file].correct_tag_blocks(&blocks_named(&place.block.body, singular), tags);
+            self.edits[place.file].correct_tag_blocks(&place.block.blocks_named(singular)?, tags);
         }
         self.change(source, attribute, Change::Merge(tags))
     }
@@ -249,66 +222,136 @@ impl Tagging<'_> {
     /// Changes an attribute of a source, in the source's own block unless its builds set it themselves.
     fn change(
         &mut self,
-        source: &Source<'_>,
+        source: &Source<'a>,
         attribute: &str,
         change: Change<'_>,
     ) -> Result<(), TemplateError> {
-        let overriding = source.overrides.iter().find(|place| place.has(attribute));
+        let overriding = source.overrides.iter().find(|place| place.block.has(attribute));
         let Some(overriding) = overriding else {
-            self.change_in(source.own, attribute, change);
-            return Ok(());
+            return self.change_in(source.own, attribute, change);
         };
         if source.listed > 0 && !matches!(change, Change::SetIfAbsent(_)) {
             let file = &self.files[overriding.file];
             return Err(TemplateError::SplitAttribute {
-                file: file.path.to_owned(),
-                line: file.line_of(overriding.block),
+                file: file.path().to_owned(),
+                line: overriding.line(file),
                 source_name: source.name.clone(),
                 attribute: attribute.to_owned(),
             });
         }
         for place in &source.overrides {
-            self.change_in(*place, attribute, change);
+            self.change_in(*place, attribute, change)?;
         }
         Ok(())
     }
 
-    fn change_in(&mut self, place: places::Place<'_>, attribute: &str, change: Change<'_>) {
+    fn change_in(
+        &mut self,
+        place: Place<'a>,
+        attribute: &str,
+        change: Change<'_>,
+    ) -> Result<(), TemplateError> {
         let edits = &mut self.edits[place.file];
         match change {
-            Change::Merge(tags) => edits.merge(place.block, attribute, tags),
+            Change::Merge(tags) => edits.merge(place.block, attribute, tags)?,
             Change::Set(value) => edits.set(place.block, attribute, value),
             Change::SetIfAbsent(value) => edits.set_if_absent(place.block, attribute, value),
         }
+        Ok(())
     }
 
     /// What depends on the Packer in use, besides sources.
-    fn adapt_to_version(&mut self, index: usize) {
-        let file = &self.files[index];
-        let edits = &mut self.edits[index];
+    fn adapt_to_version(&mut self, index: usize) -> Result<(), TemplateError> {
         if self.options.packer_version.has_plugins() {
-            if let Some(endpoint) = &self.options.endpoint {
-                for block in file.body.get_blocks("data") {
-                    if block.labels.first().is_some_and(|label| label.as_str() == "amazon-ami") {
-                        edits.set(block, "custom_endpoint_ec2", &quoted(endpoint));
-                        edits.set_if_absent(block, "skip_metadata_api_check", "true");
+            self.set_endpoint_of_data(index)
+        } else {
+            self.remove_plugins(index)
+        }
+    }
+
+    fn set_endpoint_of_data(&mut self, index: usize) -> Result<(), TemplateError> {
+        let Some(endpoint) = &self.options.endpoint else { return Ok(()) };
+        let endpoint = Value::Text(endpoint.clone());
+        for block in data_blocks(&self.files[index])? {
+            self.edits[index].set(block, "custom_endpoint_ec2", &endpoint);
+            self.edits[index].set_if_absent(block, "skip_metadata_api_check", &Value::Yes);
+        }
+        Ok(())
+    }
+
+    fn remove_plugins(&mut self, index: usize) -> Result<(), TemplateError> {
+        match (&self.files[index], &mut self.edits[index]) {
+            (TemplateFile::Hcl(file), FileEdits::Hcl(edits)) => {
+                for block in file.body.get_blocks("packer") {
+                    let plugins: Vec<_> = block.body.get_blocks("required_plugins").collect();
+                    if plugins.is_empty() {
+                        continue;
+                    }
+                    if plugins.len() == block.body.len() {
+                        edits.remove(block);
+                    } else {
+                        plugins.into_iter().for_each(|plugins| edits.remove(plugins));
                     }
                 }
             }
-            return;
+            (TemplateFile::Json(file), FileEdits::Json(edits)) if file.dialect == Dialect::Hcl2 => {
+                for body in file.bodies()? {
+                    remove_plugins_from(body, edits)?;
+                }
+            }
+            _ => {}
         }
-        for block in file.body.get_blocks("packer") {
-            let plugins: Vec<_> = block.body.get_blocks("required_plugins").collect();
-            if plugins.is_empty() {
-                continue;
-            }
-            if plugins.len() == block.body.len() {
-                edits.remove(block);
-            } else {
-                plugins.into_iter().for_each(|plugins| edits.remove(plugins));
-            }
+        Ok(())
+    }
+}
+
+/// Data sources that look for AMIs.
+fn data_blocks<'a>(file: &'a TemplateFile<'a>) -> Result<Vec<Block<'a>>, TemplateError> {
+    let amazon = "amazon-ami";
+    match file {
+        TemplateFile::Hcl(file) => {
+            let blocks = file.body.get_blocks("data");
+            let ours =
+                blocks.filter(|block| block.labels.first().is_some_and(|kind| kind.as_str() == amazon));
+            Ok(ours.map(Block::Hcl).collect())
+        }
+        TemplateFile::Json(file) => data_blocks_in_json(file, amazon),
+    }
+}
+
+fn data_blocks_in_json<'a>(file: &'a JsonFile<'a>, kind: &str) -> Result<Vec<Block<'a>>, TemplateError> {
+    let mut found = Vec::new();
+    if file.dialect == Dialect::Hcl2 {
+        for body in file.bodies()? {
+            let blocks = body.blocks("data", 2)?.into_iter();
+            found.extend(
+                blocks
+                    .filter(|block| block.labels.first() == Some(&kind))
+                    .map(|block| Block::Json(block.body)),
+            );
         }
     }
+    Ok(found)
+}
+
+/// Removes `required_plugins`, and `packer` where it holds nothing else.
+fn remove_plugins_from(body: Body<'_>, edits: &mut JsonEdits<'_>) -> Result<(), TemplateError> {
+    const PLUGINS: &str = "required_plugins";
+    let packer = body.blocks("packer", 0)?;
+    let only_plugins = packer.iter().all(|block| {
+        let properties = &block.body.object.properties;
+        !properties.is_empty() && properties.iter().all(|property| property.name.as_str() == PLUGINS)
+    });
+    if only_plugins && !packer.is_empty() {
+        edits.remove(body.object, |property| property.name.as_str() == "packer");
+        return Ok(());
+    }
+    for block in packer {
+        if block.body.property(PLUGINS).is_some() {
+            edits.remove(block.body.object, |property| property.name.as_str() == PLUGINS);
+        }
+    }
+    Ok(())
 }
 
 /// With any of these Packer makes no key pair, or one that the author named.
@@ -317,12 +360,5 @@ const OWN_KEY: [&str; 5] =
 
 /// Whether a source plainly asks for a spot instance; `spot_tags` without one is an error.
 fn wants_spot(source: &Source<'_>) -> bool {
-    source.places().any(|place| {
-        let price = place.block.body.get_attribute("spot_price").map(|price| &price.value);
-        match price {
-            Some(Expression::Number(price)) => price.value().as_f64() != Some(0.0),
-            Some(price) => price.as_str().is_some_and(|price| !matches!(price, "" | "0")),
-            None => false,
-        }
-    })
+    source.places().any(|place| place.block.has_price("spot_price"))
 }

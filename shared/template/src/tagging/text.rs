@@ -1,6 +1,7 @@
-//! Writing values as HCL. Must never let a value become anything but a string.
+//! Writing values as HCL and as JSON. Must never let a value become anything but a string.
 
 use super::TagError;
+use crate::json::Dialect;
 
 /// A quoted HCL string that means exactly `value`.
 pub(super) fn quoted(value: &str) -> String {
@@ -28,6 +29,39 @@ pub(super) fn quoted(value: &str) -> String {
 
 fn escape_by_number(character: char, text: &mut String) {
     text.push_str(&format!("\\u{:04x}", u32::from(character)));
+}
+
+/// A value as the decoded string of a JSON template has to hold it, so that Packer reads exactly `value`.
+pub(super) fn as_json_text(value: &str, dialect: Dialect) -> String {
+    if dialect == Dialect::Legacy {
+        return value.to_owned();
+    }
+    let mut text = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some(at) = rest.find(['$', '%']) {
+        text.push_str(&rest[..at]);
+        let signs = &rest[at..];
+        let length = signs.find(|sign| !matches!(sign, '$' | '%')).unwrap_or(signs.len());
+        let (signs, after) = signs.split_at(length);
+        if after.starts_with('{') {
+            // Doubling the last one makes the brace text. Those before it would be taken for doubled signs themselves,
+            // and there is no other way to write them: a string of HCL's JSON has no escapes of HCL.
+            let (before, last) = signs.split_at(length - 1);
+            before.chars().for_each(|sign| text.push_str(&format!("${{\"{sign}\"}}")));
+            text.push_str(last);
+            text.push_str(last);
+        } else {
+            text.push_str(signs);
+        }
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}
+
+/// A text as a JSON string, quotes included.
+pub(super) fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// Whether a tag can be written into a template.
@@ -58,6 +92,17 @@ mod tests {
     }
 
     #[test]
+    fn code_becomes_text_in_json_too() {
+        let text = |value| as_json_text(value, Dialect::Hcl2);
+        assert_eq!(text("${env} %{if}"), "$${env} %%{if}");
+        assert_eq!(text("$5 100% $$ {"), "$5 100% $$ {");
+        assert_eq!(text("$${x}"), "${\"$\"}$${x}");
+        assert_eq!(text("%$%{x}$"), "${\"%\"}${\"$\"}%%{x}$");
+        assert_eq!(as_json_text("$${x}", Dialect::Legacy), "$${x}");
+        assert_eq!(json_string("a\"b\\\n"), r#""a\"b\\\n""#);
+    }
+
+    #[test]
     fn a_tag_that_packer_would_render_is_refused() {
         assert!(check_tag("a", "{{ env `HOME` }}").is_err());
         assert!(check_tag("{{build_name}}", "a").is_err());
@@ -76,6 +121,21 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             };
+            prop_assert_eq!(read, value);
+        }
+
+        #[test]
+        fn in_json_too(value in r#"([$%{}"\\\n\t\r~a]|\PC){0,12}"#) {
+            let template: hcl_edit::template::Template =
+                as_json_text(&value, Dialect::Hcl2).parse().unwrap();
+            let read: String = template
+                .iter()
+                .map(|element| match element {
+                    hcl_edit::template::Element::Literal(text) => text.value().as_str(),
+                    hcl_edit::template::Element::Interpolation(sign) => sign.expr.as_str().unwrap(),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
             prop_assert_eq!(read, value);
         }
     }
