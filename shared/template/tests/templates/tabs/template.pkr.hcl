@@ -1,0 +1,15 @@
+source "amazon-ebs" "base" {
+	ami_name = "tabs"
+	instance_type = "t3.micro"
+	region        = "us-east-1"
+	source_ami    = "ami-0123456789abcdef0"
+	ssh_username  = "ubuntu"
+	tags = {
+		Name	= "x"
+	}
+	run_tags = {}
+}
+
+build {
+	sources = ["amazon-ebs.base"]
+}
