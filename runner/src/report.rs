@@ -15,8 +15,10 @@ use crate::stop::{StopReason, StopSwitch};
 /// call costs nothing (only transitions are billed) and its quota takes thousands of builds. Far more often than
 /// `HeartbeatSeconds`, so that some may be lost.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// When to ask again where nobody seems to wait: a token may become known a moment after its bearer has started.
+/// When to ask again where nobody seems to wait.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How long a token may take to become known after its bearer has started: whoever started us may not have returned yet.
+const UNKNOWN_AT_FIRST: Duration = Duration::from_secs(60);
 /// How long one call may take.
 const LONGEST_CALL: Duration = Duration::from_secs(20);
 /// How long a report is tried.
@@ -33,14 +35,18 @@ pub enum Reported {
     No(Option<PortError>),
 }
 
-/// Sends heartbeats until it is dropped; stops the build once it has heard twice that nobody waits for it.
+/// Sends heartbeats until it is dropped; stops the build once it has heard twice that nobody waits for it any more.
 pub async fn send_heartbeats(tasks: Arc<dyn TaskTokens>, token: String, switch: StopSwitch) {
+    let may_be_unknown_until = Instant::now() + UNKNOWN_AT_FIRST;
+    let mut was_known = false;
     let mut gone_before = false;
     loop {
         let mut pause = HEARTBEAT;
         match timeout(LONGEST_CALL, tasks.heartbeat(&token)).await {
-            Ok(Ok(TaskState::Open)) => gone_before = false,
-            Ok(Ok(TaskState::Gone)) if gone_before => {
+            Ok(Ok(TaskState::Open)) => (was_known, gone_before) = (true, false),
+            Ok(Ok(TaskState::Gone))
+                if gone_before && (was_known || Instant::now() >= may_be_unknown_until) =>
+            {
                 switch.stop(StopReason::TaskGone);
                 return;
             }

@@ -338,8 +338,14 @@ async fn a_runner_that_is_told_to_end_stops_packer_and_says_so() {
 #[tokio::test]
 async fn a_build_that_nobody_waits_for_is_stopped() {
     let world = World::new("trap 'exit 1' TERM; while :; do sleep 0.05; done");
-    world.task.gone.store(true, Ordering::SeqCst);
-    assert!(matches!(world.run().await, Reported::NobodyWaits));
+    let goes = async {
+        while world.task.heartbeats.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        world.task.gone.store(true, Ordering::SeqCst);
+    };
+    let (reported, ()) = tokio::join!(world.run(), goes);
+    assert!(matches!(reported, Reported::NobodyWaits));
     assert_eq!(world.objects.json("manifest.json").unwrap()["outcome"], "RunnerFailed");
     let Outcome::Failed(failure) = world.outcome() else { panic!("it succeeded") };
     assert_eq!(failure.kind, FailureKind::Failed, "Packer was cancelled: how it ended is known");

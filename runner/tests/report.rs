@@ -47,11 +47,23 @@ async fn a_token_that_becomes_known_a_moment_late_stops_nothing() {
     task.gone.store(true, Ordering::SeqCst);
     let switch = StopSwitch::new();
     let beating = tokio::spawn(send_heartbeats(task.clone(), TOKEN.into(), switch.clone()));
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(50)).await;
     task.gone.store(false, Ordering::SeqCst);
     sleep(Duration::from_secs(100)).await;
     assert_eq!(switch.reason(), None);
     beating.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_never_becomes_known_stops_the_build() {
+    let task = Arc::new(OneTask::default());
+    task.gone.store(true, Ordering::SeqCst);
+    let switch = StopSwitch::new();
+    let began = tokio::time::Instant::now();
+    let beating = tokio::spawn(send_heartbeats(task, TOKEN.into(), switch.clone()));
+    assert_eq!(switch.stopped().await, StopReason::TaskGone);
+    assert!(began.elapsed() <= Duration::from_secs(65), "{:?}", began.elapsed());
+    beating.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

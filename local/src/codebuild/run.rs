@@ -116,15 +116,14 @@ fn scripts(phase: &Phase) -> impl Iterator<Item = &str> {
 }
 
 fn shell(script: &str, isolate: bool) -> Command {
-    let mut command = if isolate {
-        let mut command = process::command("unshare");
+    // In AWS a build has a machine of its own. Here many of them must not starve the services and functions beside them.
+    let mut command = process::command("nice");
+    command.args(["-n", "10"]);
+    if isolate {
         // The shell becomes the namespace's first process; --kill-child ends it when unshare itself is killed.
-        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh"]);
-        command
-    } else {
-        process::command("sh")
-    };
-    command.args(["-c", script]);
+        command.args(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    }
+    command.args(["sh", "-c", script]);
     command
 }
 

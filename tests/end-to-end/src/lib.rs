@@ -106,6 +106,13 @@ impl Scene {
         stack.stop()
     }
 
+    /// As [`Scene::end`], and the logs stay, also where nothing failed, if they are worth keeping; where they are.
+    pub fn end_with_logs(mut self, outcome: Result<()>, worth_keeping: bool) -> Result<Option<String>> {
+        let kept = self.stack.as_mut().filter(|_| worth_keeping && outcome.is_ok()).map(Stack::keep_logs);
+        self.end(outcome)?;
+        Ok(kept)
+    }
+
     /// Stops the build's execution in the state machine's interpreter, as if that had died.
     pub fn stop_execution(&self, build_id: &str) -> Result<()> {
         let execution =

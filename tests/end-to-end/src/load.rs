@@ -1,6 +1,8 @@
 //! Many builds at once on few slots: whether all end right, in the order of their submission, and none is lost.
 //!
-//! The build is the shortest there is (an instance that nobody connects to), so that the queue is what is looked at.
+//! The build is the shortest there is (an instance that nobody connects to), so that the queue is what is looked at. On a small
+//! machine such builds end as fast as others are accepted: the runners of the first, one for each slot, are held until all
+//! are accepted, so that the rest does wait.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +15,7 @@ use local_stack::StackParts;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::processes::{freeze_runner, thaw_runner};
 use crate::{Scene, eventually, processes, templates};
 
 /// How many, on how many slots.
@@ -64,13 +67,22 @@ impl Load {
         let scene = Scene::start(&parts, &["--poll-interval", "2", "--set", &slots])?;
         let mut report = None;
         let outcome = self.put_on(&scene).map(|made| report = Some(made));
-        scene.end(outcome)?;
+        let went_wrong = report.as_ref().is_some_and(|report: &LoadReport| !report.wrong.is_empty());
+        let logs = scene.end_with_logs(outcome, went_wrong)?;
+        if let (Some(report), Some(logs)) = (&mut report, logs) {
+            report.wrong.push(logs);
+        }
         report.context("the load made no report")
     }
 
     fn put_on(self, scene: &Scene) -> Result<LoadReport> {
         let began = Instant::now();
-        let ids = self.submit(scene)?;
+        let mut ids = self.submit(scene, self.slots.min(self.builds))?;
+        let held = hold(scene, &ids)?;
+        ids.extend(self.submit(scene, self.builds - ids.len())?);
+        for id in &held {
+            thaw_runner(id)?;
+        }
         let submitted_seconds = began.elapsed().as_secs_f64();
         let (builds, most_packers) = self.ended(scene, &ids)?;
         let seconds = began.elapsed().as_secs_f64();
@@ -114,16 +126,16 @@ impl Load {
     }
 
     /// All requests at the same moment; the ids of those that were accepted.
-    fn submit(self, scene: &Scene) -> Result<Vec<String>> {
+    fn submit(self, scene: &Scene, builds: usize) -> Result<Vec<String>> {
         let template = templates::without_communicator();
         let request = json!({
             "provider": "codex", "force": true, "template": {"type": "inline", "content": template}
         });
         // All of them on a machine of two processors: the last answer comes late.
         let api = scene.api.patient(self.patience());
-        let start = Barrier::new(self.builds);
+        let start = Barrier::new(builds);
         let answers: Vec<Result<String>> = thread::scope(|scope| {
-            let clients: Vec<_> = (0..self.builds)
+            let clients: Vec<_> = (0..builds)
                 .map(|_| {
                     scope.spawn(|| {
                         start.wait();
@@ -170,6 +182,24 @@ impl Load {
         }
         Ok((ended, most_packers))
     }
+}
+
+/// Holds the runner of each of these builds as soon as it is there; those that it held, as some may have ended before.
+fn hold(scene: &Scene, ids: &[String]) -> Result<Vec<String>> {
+    let mut held = Vec::new();
+    for id in ids {
+        let is_held = eventually("a runner is held", || {
+            if freeze_runner(id).is_ok() {
+                return Ok(Some(true));
+            }
+            let build = scene.build(id)?;
+            Ok(matches!(build["status"].as_str(), Some("succeeded" | "failed")).then_some(false))
+        })?;
+        if is_held {
+            held.push(id.clone());
+        }
+    }
+    Ok(held)
 }
 
 fn rounded(seconds: f64) -> f64 {

@@ -117,6 +117,11 @@ pub fn freeze_runner(build_id: &str) -> Result<()> {
     signal(&runner(build_id)?, Signal::SIGSTOP)
 }
 
+/// Lets a frozen runner go on.
+pub fn thaw_runner(build_id: &str) -> Result<()> {
+    signal(&runner(build_id)?, Signal::SIGCONT)
+}
+
 /// How many Packers run under runners whose AWS is at this endpoint. A runner that has reported may be there for a moment
 /// longer; its Packer is not.
 pub fn packers_of(endpoint: &str) -> Result<usize> {

@@ -207,13 +207,18 @@ impl Runner {
     fn attend(&self) {
         let (process, id, token) = (self.process.clone(), self.id.clone(), self.order.task_token.clone());
         let beats = self.world().spawn("heartbeats", None, async move {
-            let mut gone_before = false;
+            let began = process.world.state(|state| state.now);
+            let (mut was_known, mut gone_before) = (false, false);
             loop {
                 let mut pause = HEARTBEAT;
                 if !process.world.state(|state| state.hangs(&id)) {
                     match process.heartbeat(&token).await {
-                        Ok(TaskState::Open) => gone_before = false,
-                        Ok(TaskState::Gone) if gone_before => {
+                        Ok(TaskState::Open) => (was_known, gone_before) = (true, false),
+                        Ok(TaskState::Gone)
+                            if gone_before
+                                && (was_known
+                                    || process.world.state(|state| state.now) >= began + MINUTE) =>
+                        {
                             process.world.state(|state| state.stop_packer(&id, StopReason::TaskGone));
                         }
                         Ok(TaskState::Gone) => {

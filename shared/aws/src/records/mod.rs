@@ -43,6 +43,9 @@ pub struct DynamoRecords {
     table: String,
 }
 
+/// The condition of a write that makes an item.
+const ABSENT: &str = "attribute_not_exists(pk)";
+
 impl DynamoRecords {
     /// The table with this name.
     pub fn new(config: &SdkConfig, table: impl Into<String>) -> Self {
@@ -92,6 +95,26 @@ impl DynamoRecords {
             Some(_) => Err(call("TransactWriteItems")
                 .refused("BuildIdTaken", format!("another build has the id {}", record.build_id))),
             None => Err(call("TransactWriteItems").unavailable("a condition failed and then held")),
+        }
+    }
+
+    /// One item needs no transaction, which costs twice as much.
+    async fn submit_alone(&self, record: &BuildRecord) -> Result<Submission, PortError> {
+        let call = call("PutItem");
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(items::build(record, call)?))
+            .condition_expression(ABSENT)
+            .send()
+            .await;
+        match put {
+            Ok(_) => Ok(Submission::Accepted),
+            Err(error) if answered(&error, &["ConditionalCheckFailedException"]) => {
+                self.judge_submission(record, None).await
+            }
+            Err(error) => Err(call.failed(error)),
         }
     }
 
@@ -149,29 +172,27 @@ impl Records for DynamoRecords {
         record: &BuildRecord,
         key: Option<&IdempotencyKey>,
     ) -> Result<Submission, PortError> {
+        let Some(key) = key else { return self.submit_alone(record).await };
         let call = call("TransactWriteItems");
         let absent = Put::builder()
             .table_name(&self.table)
             .set_item(Some(items::build(record, call)?))
-            .condition_expression("attribute_not_exists(pk)")
+            .condition_expression(ABSENT)
             .build()
             .map_err(|error| call.refused("RequestNotBuilt", error))?;
-        let mut writes = vec![transactions::put(absent)];
-        if let Some(key) = key {
-            // TTL may be days late: what has expired counts as gone although it still stands there.
-            let now = AttributeValue::N(record.created_at.as_second().to_string());
-            let put = Put::builder()
-                .table_name(&self.table)
-                .set_item(Some(items::idempotency(key, record, call)?))
-                .condition_expression("attribute_not_exists(pk) OR expires_at_epoch <= :now")
-                .expression_attribute_values(":now", now)
-                .build()
-                .map_err(|error| call.refused("RequestNotBuilt", error))?;
-            writes.push(transactions::put(put));
-        }
+        // TTL may be days late: what has expired counts as gone although it still stands there.
+        let now = AttributeValue::N(record.created_at.as_second().to_string());
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(items::idempotency(key, record, call)?))
+            .condition_expression("attribute_not_exists(pk) OR expires_at_epoch <= :now")
+            .expression_attribute_values(":now", now)
+            .build()
+            .map_err(|error| call.refused("RequestNotBuilt", error))?;
+        let writes = vec![transactions::put(absent), transactions::put(put)];
         match transactions::write(&self.client, writes).await? {
             Outcome::Written => Ok(Submission::Accepted),
-            Outcome::ConditionFailed => self.judge_submission(record, key).await,
+            Outcome::ConditionFailed => self.judge_submission(record, Some(key)).await,
         }
     }
 
