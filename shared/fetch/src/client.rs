@@ -251,7 +251,7 @@ fn reason_of(reason: &rustls::CertificateError) -> &'static str {
         Reason::Expired | Reason::ExpiredContext { .. } => "it has expired",
         Reason::NotValidYet | Reason::NotValidYetContext { .. } => "it is not valid yet",
         Reason::NotValidForName | Reason::NotValidForNameContext { .. } => "it is for another host",
-        Reason::UnknownIssuer => "its issuer is not trusted",
+        Reason::UnknownIssuer | Reason::BadSignature => "its issuer is not trusted",
         Reason::Revoked => "it was revoked",
         _ => "it is not valid",
     }

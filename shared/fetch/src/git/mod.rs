@@ -85,7 +85,9 @@ impl Server {
         let host = label(&source.url);
         let client = Arc::new(client);
         let exchange = Exchange::new(client.clone());
-        let url = source.url.as_str().try_into().map_err(|_| unreadable(&host, "its address"))?;
+        let url = source.url.as_str().try_into().map_err(|_| {
+            FetchError::Refused(format!("no git repository can be at this address of `{host}`"))
+        })?;
         let http = SmartHttp::new(exchange.clone(), &source.url);
         let mut transport = Transport::new_http(http, url, Protocol::V2, false);
         // Nobody is asked for credentials: the client has the one there is.
@@ -129,7 +131,9 @@ impl Server {
         prefixes.extend(names);
         let command = LsRefsCommand::new(Some(prefixes), &self.handshake.capabilities, agent());
         let listed = command.invoke_blocking(&mut self.transport, &mut Discard, false);
-        listed.map_err(|_| self.failed("its list of branches and tags"))
+        listed.map_err(|_| {
+            self.failed(|host| format!("the branches and tags that `{host}` lists can't be read"))
+        })
     }
 
     /// The commit's own objects, as a pack in `folder`.
@@ -163,27 +167,25 @@ impl Server {
                 reject_shallow_remote: false,
             },
         );
+        // A server of the first protocol refuses a commit where its pack would begin.
+        let is_first = self.handshake.server_protocol_version != Protocol::V2;
         match (received, fetched) {
             (Some(Ok(pack)), Ok(_)) => Ok(pack),
-            (None, _) if is_commit => Err(self.exchange.failure().unwrap_or_else(|| {
-                FetchError::Refused(format!(
-                    "`{}` does not give out the commit {}: name a branch or a tag instead",
-                    self.host, target.commit
-                ))
+            (received, _) if is_commit && (received.is_none() || is_first) => Err(self.failed(|host| {
+                format!("`{host}` does not give out the commit {}: name a branch or a tag instead", target.commit)
             })),
-            (Some(Err(_)), _) => Err(self.failed("its pack, or an object in it is too large")),
-            _ => Err(self.failed("its answer")),
+            (Some(Err(_)), _) => Err(self.failed(|host| {
+                format!("the pack that `{host}` sent can't be read, or an object in it is larger than {object_bytes} bytes")
+            })),
+            _ => Err(self.failed(|host| format!("what `{host}` answered can't be read"))),
         }
     }
 
-    fn failed(&self, what: &str) -> FetchError {
+    /// Our own reason where there is one, else what git makes of it.
+    fn failed(&self, otherwise: impl FnOnce(&str) -> String) -> FetchError {
         let slow = || self.client.is_over().then(|| too_slow(&self.host));
-        self.exchange.failure().or_else(slow).unwrap_or_else(|| unreadable(&self.host, what))
+        self.exchange.failure().or_else(slow).unwrap_or_else(|| FetchError::Refused(otherwise(&self.host)))
     }
-}
-
-fn unreadable(host: &str, what: &str) -> FetchError {
-    FetchError::Refused(format!("`{host}`: {what} can't be read"))
 }
 
 fn write(

@@ -402,6 +402,7 @@ async fn no_name_leads_to_an_address_that_is_not_public_even_beside_public_ones(
                 assert_eq!(world.network.dialled(), dialled, "{source}: {answer:?}");
                 let redirected_git = source == "git::https://public.example/t.git";
                 assert!(redirected_git || message.contains("an address that is not public"), "{message}");
+                assert!(!message.contains(address), "{message}");
             }
         }
     }

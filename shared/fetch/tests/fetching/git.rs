@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ciab_core::ports::{FetchError, Fetched};
+use ciab_fetch::Limits;
 
 use crate::repositories::{Repository, answer};
 use crate::server::{redirect, status};
@@ -148,10 +149,10 @@ async fn a_server_that_knows_only_the_first_protocol_serves_branches_and_tags() 
         let Ok(Fetched::Bundle { validator, .. }) = fetched else { panic!("{reference}: {fetched:?}") };
         assert_eq!(validator.as_ref(), Some(commit), "{reference}");
     }
-    // Such a server gives out what it lists, and not what lies before it.
-    repository.git(&["branch", "--delete", "--force", "old"]);
-    repository.git(&["tag", "--delete", "light", "annotated"]);
-    let message = world.refused(&format!("{SOURCE}?ref={old}")).await;
+    // Such a server gives out what it lists, and what lies before that.
+    let hidden = repository.commit_tree("");
+    repository.git(&["update-ref", "refs/heads/main", &new]);
+    let message = world.refused(&format!("{SOURCE}?ref={hidden}")).await;
     assert!(message.contains("name a branch or a tag"), "{message}");
 }
 
@@ -247,6 +248,7 @@ async fn a_huge_repository_is_stopped_by_the_limits() {
     let message = world.refused(SOURCE).await;
     assert!(message.contains("more than 2097152 bytes"), "{message}");
     world.bundle(&format!("{SOURCE}//t")).await;
+    world.limits.unpacked = Limits::default().unpacked;
     world.limits.unpacked.files = 2;
     let message = world.refused(SOURCE).await;
     assert!(message.contains("more than 2 files"), "{message}");
@@ -261,7 +263,7 @@ async fn an_object_that_inflates_without_end_is_not_inflated() {
     let mut world = serving(&repository);
     world.limits.unpacked.total_bytes = 100 << 20;
     let message = world.refused(SOURCE).await;
-    assert!(message.contains("too large"), "{message}");
+    assert!(message.contains("larger than 33554432 bytes"), "{message}");
     world.limits.object_bytes = 50 << 20;
     world.bundle(SOURCE).await;
 }
@@ -289,6 +291,7 @@ async fn what_is_no_repository_is_refused() {
     let world = World::with_server(move |request| match request.target.as_str() {
         target if target.starts_with("/page.git") => crate::server::ok("<html>"),
         target if target.starts_with("/elsewhere.git") => redirect("https://public.example/"),
+        "/" => crate::server::ok("<html>"),
         target if target.starts_with("/down.git") => status(503),
         target if target.starts_with("/garbage.git") => {
             crate::server::ok("zzzz").with("Content-Type", "application/x-git-upload-pack-advertisement")
@@ -302,7 +305,7 @@ async fn what_is_no_repository_is_refused() {
     for (name, says) in [
         ("page", "did not answer as a git server"),
         ("garbage", "did not answer as a git server"),
-        ("elsewhere", "git"),
+        ("elsewhere", "not a git repository"),
         ("half", "can't be read"),
     ] {
         let message = world.refused(&format!("git::https://public.example/{name}.git")).await;
