@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use ciab_template::{ArchiveError, UnpackLimits, VARIABLES_FILE, read_tar_gz};
+use ciab_template::{ArchiveError, Bundle, TemplateForm, UnpackLimits, VARIABLES_FILE, read_tar_gz};
 
 /// The folder with the template's files.
 pub const TEMPLATE_FOLDER: &str = "template";
@@ -36,8 +36,10 @@ pub enum BundleError {
     Disk(#[from] io::Error),
 }
 
-/// Unpacks the bundle into `folder`, which must exist.
-pub fn unpack(bundle: &[u8], folder: &Path) -> Result<(), BundleError> {
+/// Unpacks the bundle into `folder`, which must exist. Answers what Packer is to be given in the template's folder: the
+/// folder itself, or a template in the legacy form.
+pub fn unpack(bundle: &[u8], folder: &Path) -> Result<String, BundleError> {
+    let mut templates = Vec::new();
     for file in read_tar_gz(bundle, LIMITS)? {
         let is_variables = file.path == VARIABLES_FILE;
         if !is_variables && !Path::new(&file.path).starts_with(TEMPLATE_FOLDER) {
@@ -49,6 +51,9 @@ pub fn unpack(bundle: &[u8], folder: &Path) -> Result<(), BundleError> {
         }
         let mode = if is_variables { 0o600 } else { (file.mode & 0o755) | 0o600 };
         OpenOptions::new().write(true).create_new(true).mode(mode).open(&target)?.write_all(&file.bytes)?;
+        if let Ok(path) = Path::new(&file.path).strip_prefix(TEMPLATE_FOLDER) {
+            templates.push((path.to_string_lossy().into_owned(), file.bytes));
+        }
     }
     if !folder.join(TEMPLATE_FOLDER).is_dir() {
         return Err(BundleError::Missing(TEMPLATE_FOLDER));
@@ -56,7 +61,12 @@ pub fn unpack(bundle: &[u8], folder: &Path) -> Result<(), BundleError> {
     if !folder.join(VARIABLES_FILE).is_file() {
         return Err(BundleError::Missing(VARIABLES_FILE));
     }
-    Ok(())
+    // What is wrong with a template is Packer's to say.
+    let form = Bundle::from_files(templates).ok().and_then(|bundle| bundle.form().ok());
+    Ok(match form {
+        Some(TemplateForm::Legacy { file }) => file,
+        Some(TemplateForm::Hcl2) | None => ".".to_owned(),
+    })
 }
 
 /// Whether a template may have post-processors: one of its files holds the word, or cannot be read.

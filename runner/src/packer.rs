@@ -35,6 +35,9 @@ const PASSED: [&str; 10] = [
 /// … or begins with one of these.
 const PASSED_PREFIXES: [&str; 2] = ["AWS_", "PACKER_"];
 
+/// The folder that Packer is run in.
+const FOLDER: &str = ".";
+
 /// The part of Packer's version that decides how it is driven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackerVersion {
@@ -100,6 +103,8 @@ pub struct Run {
 pub struct Packer {
     binary: PathBuf,
     folder: PathBuf,
+    /// What it is given there: the folder, or a template in the legacy form.
+    target: String,
     environment: Vec<(OsString, OsString)>,
     temporary_folder: PathBuf,
     stop_grace: Duration,
@@ -122,12 +127,23 @@ impl Packer {
         Ok(Self {
             binary,
             folder: work.join(TEMPLATE_FOLDER),
+            target: FOLDER.to_owned(),
             environment: clean_environment(host_environment, work),
             temporary_folder,
             stop_grace,
             switch,
             log,
         })
+    }
+
+    /// Lets it build this from now on: `.` or a file in the template's folder.
+    pub fn takes(&mut self, target: String) {
+        self.target = target;
+    }
+
+    /// Whether there is anything that `packer init` could read: legacy templates name no plugins.
+    pub fn has_plugins_to_install(&self) -> bool {
+        self.target == FOLDER
     }
 
     /// Asks for the version.
@@ -142,17 +158,17 @@ impl Packer {
 
     /// Installs the plugins that the template asks for.
     pub async fn init(&self) -> Result<Run, PackerError> {
-        self.run_in(&self.folder, &["init".into(), ".".into()], None).await
+        self.run_in(&self.folder, &["init".into(), (&self.target).into()], None).await
     }
 
     /// Lets Packer check the template with its variables.
     pub async fn validate(&self) -> Result<Run, PackerError> {
-        self.run_in(&self.folder, &["validate".into(), variables(), ".".into()], None).await
+        self.run_in(&self.folder, &["validate".into(), variables(), (&self.target).into()], None).await
     }
 
     /// Builds.
     pub async fn build(&self, ledger: &LedgerWriter) -> Result<Run, PackerError> {
-        let arguments = ["build".into(), "-color=false".into(), variables(), ".".into()];
+        let arguments = ["build".into(), "-color=false".into(), variables(), (&self.target).into()];
         self.run_in(&self.folder, &arguments, Some(ledger)).await
     }
 

@@ -147,7 +147,7 @@ impl Build<'_> {
             .prefix("ciab-build-")
             .tempdir()
             .map_err(|error| runner_failed("no folder could be made for the build", &error))?;
-        let packer = Packer::new(
+        let mut packer = Packer::new(
             self.configuration.packer_binary.clone(),
             work.path(),
             host_environment,
@@ -159,11 +159,11 @@ impl Build<'_> {
 
         let (version, fetched) = tokio::join!(packer.version(), self.fetch_and_unpack(work.path()));
         let version = version.map_err(|error| self.failure(error, None))?;
-        fetched?;
+        packer.takes(fetched?);
         findings.seconds.fetch = Some(began.elapsed().as_secs_f64());
         findings.packer_version = Some(version.text.clone());
 
-        if version.has_init() {
+        if version.has_init() && packer.has_plugins_to_install() {
             let began = Instant::now();
             let run = packer.init().await.map_err(|error| self.failure(error, Some("packer init")))?;
             findings.seconds.init = Some(began.elapsed().as_secs_f64());
@@ -202,23 +202,23 @@ impl Build<'_> {
         Ok(run.told.images().to_vec())
     }
 
-    async fn fetch_and_unpack(&self, work: &Path) -> Result<(), BuildFailure> {
+    async fn fetch_and_unpack(&self, work: &Path) -> Result<String, BuildFailure> {
         let bundle = self.fetch().await?;
         let folder = work.to_owned();
         let unpacked = tokio::task::spawn_blocking(move || {
-            bundle::unpack(&bundle, &folder)?;
+            let target = bundle::unpack(&bundle, &folder)?;
             let template = folder.join(bundle::TEMPLATE_FOLDER);
             let secrets = sensitive_variables::values(&template, &folder.join(ciab_template::VARIABLES_FILE));
-            Ok::<_, bundle::BundleError>((secrets, bundle::may_have_post_processors(&template)))
+            Ok::<_, bundle::BundleError>((target, secrets, bundle::may_have_post_processors(&template)))
         })
         .await
         .map_err(|error| runner_failed("the bundle could not be unpacked", &error))?;
-        let (secrets, post_processed) =
+        let (target, secrets, post_processed) =
             unpacked.map_err(|error| runner_failed("the bundle could not be unpacked", &error))?;
         // Before Packer reads them for the first time.
         self.log.add_secrets(secrets);
         self.ledger.post_processed(post_processed);
-        Ok(())
+        Ok(target)
     }
 
     async fn fetch(&self) -> Result<Vec<u8>, BuildFailure> {

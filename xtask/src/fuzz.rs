@@ -44,7 +44,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         bail!("there is no target `{unknown}`; there are {}", names.join(", "));
     }
     let cargo_fuzz = setup::cargo_fuzz()?;
-    let chosen = |target: &&Target| options.targets.is_empty() || options.targets.iter().any(|name| name == target.name);
+    let chosen = |target: &&Target| {
+        options.targets.is_empty() || options.targets.iter().any(|name| name == target.name)
+    };
     let mut found = Vec::new();
     for target in TARGETS.iter().filter(chosen) {
         let held = progress::step(&format!("fuzz {} for {} s", target.name, options.seconds), || {
@@ -68,7 +70,13 @@ fn fuzz(cargo_fuzz: &CargoFuzz, target: &Target, seconds: u32) -> Result<bool> {
     let mut command = cargo_fuzz.command();
     command.current_dir(workspace::root()).args(["run", "--sanitizer", "none", target.name]);
     command.arg(&corpus);
-    command.args(["--", &format!("-max_total_time={seconds}"), "-timeout=10", "-max_len=16384", "-print_final_stats=1"]);
+    command.args([
+        "--",
+        &format!("-max_total_time={seconds}"),
+        "-timeout=10",
+        "-max_len=16384",
+        "-print_final_stats=1",
+    ]);
     let status = command.status().context("start cargo fuzz")?;
     Ok(status.success())
 }

@@ -52,8 +52,7 @@ impl Uploads for S3Uploads {
         let region = self.config.region().ok_or_else(|| CALL.unreadable("no region is set"))?.as_ref();
         let provider =
             self.config.credentials_provider().ok_or_else(|| CALL.unreadable("no credentials are set"))?;
-        let credentials =
-            provider.provide_credentials().await.map_err(|error| CALL.unavailable(error))?;
+        let credentials = provider.provide_credentials().await.map_err(|error| CALL.unavailable(error))?;
         let fields = fields(&self.bucket, region, &credentials, announced)?;
         Ok(PresignedPost { url: self.url(region), fields })
     }
@@ -76,13 +75,13 @@ fn fields(
     if let Some(token) = credentials.session_token() {
         fields.insert("x-amz-security-token", token.to_owned());
     }
-    let mut conditions = vec![
-        json!({"bucket": bucket}),
-        json!(["content-length-range", announced.size, announced.size]),
-    ];
-    conditions.extend(fields.iter().map(|(name, value)| {
-        Value::Object([((*name).to_owned(), json!(value))].into_iter().collect())
-    }));
+    let mut conditions =
+        vec![json!({"bucket": bucket}), json!(["content-length-range", announced.size, announced.size])];
+    conditions.extend(
+        fields
+            .iter()
+            .map(|(name, value)| Value::Object([((*name).to_owned(), json!(value))].into_iter().collect())),
+    );
     let expiration = announced.until.strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string();
     let policy = json!({"expiration": expiration, "conditions": conditions});
     let policy = BASE64_STANDARD.encode(policy.to_string());
@@ -94,9 +93,12 @@ fn fields(
 }
 
 fn base64_of_hex(hex: &str) -> Result<String, PortError> {
-    let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let byte =
+        |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
     let bytes: Option<Vec<u8>> = hex.as_bytes().chunks(2).map(byte).collect();
-    bytes.map(|bytes| BASE64_STANDARD.encode(bytes)).ok_or_else(|| CALL.unreadable("a digest that is no digest"))
+    bytes
+        .map(|bytes| BASE64_STANDARD.encode(bytes))
+        .ok_or_else(|| CALL.unreadable("a digest that is no digest"))
 }
 
 #[cfg(test)]

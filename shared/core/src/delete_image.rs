@@ -61,7 +61,9 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
         match state(deps, &other).await? {
             Some(state) => all.push((other, state)),
             // Somebody has taken our tags off it: it is theirs now.
-            None => tracing::warn!(image_id = %other.image_id, "left alone: it carries other tags than its build's"),
+            None => {
+                tracing::warn!(image_id = %other.image_id, "left alone: it carries other tags than its build's")
+            }
         }
     }
     all.push((image, named));

@@ -117,8 +117,7 @@ impl Resolver<'_> {
     }
 
     async fn keep(&self, bundle: &Bundle) -> Result<(), ResolveError> {
-        let archive =
-            bundle.to_tar_gz("", &[]).map_err(|error| ResolveError::Rejected(error.to_string()))?;
+        let archive = bundle.to_tar_gz("", &[]).map_err(|error| ResolveError::Rejected(error.to_string()))?;
         Ok(self.objects.put(&kept_key(&bundle.digest()), archive).await?)
     }
 
@@ -186,7 +185,8 @@ impl Resolver<'_> {
             return true;
         }
         let age = now.duration_since(known.fetched_at);
-        age >= SignedDuration::ZERO && age < SignedDuration::from_secs(self.settings.template_cache_secs.into())
+        age >= SignedDuration::ZERO
+            && age < SignedDuration::from_secs(self.settings.template_cache_secs.into())
     }
 
     async fn credential(
@@ -239,5 +239,7 @@ fn unpacked(name: &str, bytes: &[u8]) -> Result<Bundle, ResolveError> {
 }
 
 fn not_in_bucket(source: &TemplateSource) -> ResolveError {
-    ResolveError::NotFound(format!("there is no template {source}: it was never uploaded, or is kept no longer"))
+    ResolveError::NotFound(format!(
+        "there is no template {source}: it was never uploaded, or is kept no longer"
+    ))
 }

@@ -202,11 +202,13 @@ impl Settings {
             .map_err(|error| impossible("CIAB_TEMPLATE_SOURCE", &source, &error.to_string()))?;
         let template_cache_secs = match optional("CIAB_TEMPLATE_CACHE_SECS") {
             None => 0,
-            Some(given) => given.parse().ok().filter(|secs| TEMPLATE_CACHE_SECS.contains(secs)).ok_or_else(|| {
-                let (least, most) = (TEMPLATE_CACHE_SECS.start(), TEMPLATE_CACHE_SECS.end());
-                let allowed = format!("a whole number of seconds from {least} to {most} is expected");
-                impossible("CIAB_TEMPLATE_CACHE_SECS", &given, &allowed)
-            })?,
+            Some(given) => {
+                given.parse().ok().filter(|secs| TEMPLATE_CACHE_SECS.contains(secs)).ok_or_else(|| {
+                    let (least, most) = (TEMPLATE_CACHE_SECS.start(), TEMPLATE_CACHE_SECS.end());
+                    let allowed = format!("a whole number of seconds from {least} to {most} is expected");
+                    impossible("CIAB_TEMPLATE_CACHE_SECS", &given, &allowed)
+                })?
+            }
         };
         let local_execution = match optional("CIAB_ALLOW_LOCAL_EXECUTION") {
             None => LocalExecution::default(),

@@ -32,7 +32,9 @@ pub struct TemplateHosts {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostRefused {
     /// Not https.
-    #[error("templates are fetched over https: `{host}` is not among the hosts that the operator trusts with http")]
+    #[error(
+        "templates are fetched over https: `{host}` is not among the hosts that the operator trusts with http"
+    )]
     Scheme {
         /// The host and its port.
         host: String,
@@ -156,11 +158,28 @@ mod tests {
 
     #[test]
     fn with_a_list_only_its_hosts_are_allowed_with_their_ports() {
-        let hosts = TemplateHosts { allowed: patterns(&["a.example", "*.b.example", "c.example:8443"]), trusted: vec![] };
-        for url in ["https://a.example/", "https://A.example./", "https://a.example:443/", "https://x.b.example/", "https://x.y.b.example/", "https://c.example:8443/"] {
+        let hosts = TemplateHosts {
+            allowed: patterns(&["a.example", "*.b.example", "c.example:8443"]),
+            trusted: vec![],
+        };
+        for url in [
+            "https://a.example/",
+            "https://A.example./",
+            "https://a.example:443/",
+            "https://x.b.example/",
+            "https://x.y.b.example/",
+            "https://c.example:8443/",
+        ] {
             assert_eq!(checked(&hosts, url), Ok(()), "{url}");
         }
-        for url in ["https://b.example/", "https://xb.example/", "https://a.example:8443/", "https://c.example/", "https://a.example.evil/", "https://evila.example/"] {
+        for url in [
+            "https://b.example/",
+            "https://xb.example/",
+            "https://a.example:8443/",
+            "https://c.example/",
+            "https://a.example.evil/",
+            "https://evila.example/",
+        ] {
             let message = checked(&hosts, url).unwrap_err();
             assert!(message.contains("allowed are a.example, *.b.example, c.example:8443"), "{message}");
         }
@@ -168,8 +187,16 @@ mod tests {
 
     #[test]
     fn a_trusted_host_may_use_http_at_its_port_and_no_other_may() {
-        let hosts = TemplateHosts { allowed: vec![], trusted: patterns(&["127.0.0.1:3000", "[fd00::7]", "git.local:80"]) };
-        for url in ["http://127.0.0.1:3000/a", "https://127.0.0.1:3000/a", "http://[fd00:0::7]/a", "http://git.local/a"] {
+        let hosts = TemplateHosts {
+            allowed: vec![],
+            trusted: patterns(&["127.0.0.1:3000", "[fd00::7]", "git.local:80"]),
+        };
+        for url in [
+            "http://127.0.0.1:3000/a",
+            "https://127.0.0.1:3000/a",
+            "http://[fd00:0::7]/a",
+            "http://git.local/a",
+        ] {
             assert_eq!(checked(&hosts, url), Ok(()), "{url}");
         }
         for url in ["http://127.0.0.1/a", "http://127.0.0.1:3001/a", "http://localhost:3000/a"] {
@@ -180,7 +207,17 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_refused_with_what_is_expected() {
-        for text in ["", "*.", "*", "https://a.example", "a.example/x", "a example", "*.com", "user@a.example", "a.example:x"] {
+        for text in [
+            "",
+            "*.",
+            "*",
+            "https://a.example",
+            "a.example/x",
+            "a example",
+            "*.com",
+            "user@a.example",
+            "a.example:x",
+        ] {
             let message = text.parse::<HostPattern>().unwrap_err();
             assert!(message.contains("git.example.com"), "{text}: {message}");
         }

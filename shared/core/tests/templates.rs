@@ -54,7 +54,11 @@ fn fetches(world: &World) -> Vec<(String, Option<String>, Option<String>)> {
     world.state(|state| std::mem::take(&mut state.fetches))
 }
 
-fn fetch(source: &str, known: Option<&str>, credential: Option<&str>) -> (String, Option<String>, Option<String>) {
+fn fetch(
+    source: &str,
+    known: Option<&str>,
+    credential: Option<&str>,
+) -> (String, Option<String>, Option<String>) {
     (source.to_owned(), known.map(str::to_owned), credential.map(str::to_owned))
 }
 
@@ -237,7 +241,8 @@ async fn a_source_that_may_not_be_fetched_is_refused_before_anything_is_written(
     let world = World::new();
     set(&world, "CIAB_ALLOWED_TEMPLATE_HOSTS", "h.example");
     set(&world, "CIAB_TRUSTED_TEMPLATE_HOSTS", "10.0.0.7:3000");
-    for source in ["https://evil.example/a.zip", "http://h.example/a.zip", "git::https://evil.example/a.git"] {
+    for source in ["https://evil.example/a.zip", "http://h.example/a.zip", "git::https://evil.example/a.git"]
+    {
         let error = post(&world, source).await.unwrap_err();
         assert_eq!((error.status(), error.code()), (400, "config_validation_error"), "{source}");
     }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use ciab_core::build::RunnerKind;
 use ciab_core::ids::{BuildId, Region};
 use ciab_core::ports::{
-    Clock, ExecutionState, FetchError, Fetched, Identifiers, ObjectStore, PortError, RunnerOrder, RunnerState,
-    Runners, Secret, Secrets, TaskState, TaskTokens, TemplateFetcher, Workflows,
+    Clock, ExecutionState, FetchError, Fetched, Identifiers, ObjectStore, PortError, RunnerOrder,
+    RunnerState, Runners, Secret, Secrets, TaskState, TaskTokens, TemplateFetcher, Workflows,
 };
 use ciab_core::resource::{Resource, ResourceKind, tag};
 use ciab_template::TemplateSource;

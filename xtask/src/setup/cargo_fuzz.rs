@@ -27,7 +27,9 @@ impl CargoFuzz {
 pub(super) fn ensure(lock: &Lock<'_>) -> Result<CargoFuzz> {
     let entry = lock.entry("cargo-fuzz", VERSION.as_bytes(), |folder| {
         let mut cargo = workspace::cargo();
-        cargo.args(["install", "--locked", "--quiet", "--version", VERSION, "cargo-fuzz", "--root"]).arg(folder);
+        cargo
+            .args(["install", "--locked", "--quiet", "--version", VERSION, "cargo-fuzz", "--root"])
+            .arg(folder);
         let status = cargo.status().context("start cargo install")?;
         ensure!(status.success(), "cargo-fuzz could not be installed ({status})");
         Ok(())

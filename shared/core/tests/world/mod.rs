@@ -109,9 +109,8 @@ impl World {
             ("CIAB_PACKER_VERSION", "1.11.2"),
         ]);
         let own = self.state(|state| state.settings.clone());
-        let get = |name: &str| {
-            own.get(name).cloned().or_else(|| pairs.get(name).map(|value| (*value).to_owned()))
-        };
+        let get =
+            |name: &str| own.get(name).cloned().or_else(|| pairs.get(name).map(|value| (*value).to_owned()));
         Settings::read(get).unwrap()
     }
 
@@ -451,7 +450,9 @@ impl TemplateFetcher for World {
             state.servers.get(&source.to_string()).cloned()
         });
         match answer {
-            Some(Ok((_, validator))) if validator.is_some() && validator.as_deref() == known => Ok(Fetched::Unchanged),
+            Some(Ok((_, validator))) if validator.is_some() && validator.as_deref() == known => {
+                Ok(Fetched::Unchanged)
+            }
             Some(Ok((content, validator))) => {
                 Ok(Fetched::Bundle { bundle: Bundle::from_inline(&content), validator })
             }
