@@ -1,0 +1,137 @@
+//! Calls of functions that read the runner's files or environment, or ask another service with what they find there.
+
+use hcl_edit::Span;
+use hcl_edit::expr::FuncCall;
+use hcl_edit::structure::Body;
+use hcl_edit::template::Template;
+use hcl_edit::visit::{Visit, visit_func_call};
+
+use super::document::text_of;
+use super::paths;
+use crate::bundle::{Bundle, normalise};
+
+/// One call, with its arguments as far as they are known.
+pub(super) struct Call {
+    pub(super) name: String,
+    pub(super) arguments: Vec<Option<String>>,
+    /// A line, or where it stands until somebody knows the lines.
+    pub(super) line: usize,
+}
+
+pub(super) fn calls_in(body: &Body) -> Vec<Call> {
+    let mut finder = Finder::default();
+    finder.visit_body(body);
+    finder.calls
+}
+
+pub(super) fn calls_in_template(template: &Template) -> Vec<Call> {
+    let mut finder = Finder::default();
+    finder.visit_template(template);
+    finder.calls
+}
+
+#[derive(Default)]
+struct Finder {
+    calls: Vec<Call>,
+}
+
+impl Visit for Finder {
+    fn visit_func_call(&mut self, call: &FuncCall) {
+        self.calls.push(Call {
+            name: call.name.name.as_str().to_owned(),
+            arguments: call.args.iter().map(text_of).collect(),
+            line: call.span().map_or(0, |span| span.start),
+        });
+        visit_func_call(self, call);
+    }
+}
+
+/// What is wrong with a call, if anything is.
+pub(super) fn judge(call: &Call, bundle: &Bundle) -> Option<String> {
+    let name = call.name.as_str();
+    let first = call.arguments.first().and_then(Option::as_deref);
+    match name {
+        "templatefile" => path(name, first).or_else(|| template_file(first.unwrap_or_default(), bundle)),
+        "vault" | "consul_key" => Some(format!("`{name}()` asks another service from the runner")),
+        _ if name.starts_with("aws_secretsmanager") => {
+            Some(format!("`{name}()` reads a secret with the runner's AWS permissions"))
+        }
+        "env" => environment(first),
+        // `file`, `fileset`, `fileexists`, and whatever a later Packer adds to them.
+        _ if name.starts_with("file") => path(name, first),
+        _ => None,
+    }
+}
+
+fn path(function: &str, first: Option<&str>) -> Option<String> {
+    let Some(given) = first else {
+        return Some(format!(
+            "the path in `{function}()` is computed, so that it may lead to any file of the runner"
+        ));
+    };
+    paths::judge(given)
+        .map(|wrong| format!("`{function}()` reads `{}` on the runner: {wrong}", paths::shown(given)))
+}
+
+/// Functions in a file that is rendered run where the rendering is done.
+fn template_file(given: &str, bundle: &Bundle) -> Option<String> {
+    let unknown = |why: &str| Some(format!("`templatefile()` renders `{}`, {why}", paths::shown(given)));
+    let Some(bytes) = normalise(given).ok().and_then(|path| bundle.get(&path)) else {
+        return unknown("which the template does not have");
+    };
+    let Some(template) = std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<Template>().ok())
+    else {
+        return unknown("which can't be read as a template");
+    };
+    let nested = calls_in_template(&template);
+    let wrong = nested.iter().find_map(|call| match call.name.as_str() {
+        // Packer refuses it there.
+        "templatefile" => None,
+        _ => judge(call, bundle),
+    })?;
+    unknown(&format!("in which {wrong}"))
+}
+
+/// The runner hands Packer few of its variables: what everybody may know, and what starts with `AWS_` or `PACKER_`
+/// (`runner/src/packer.rs`). Reading any other gives an empty string, so that the common `default = env("USER")` harms
+/// nobody. Those that may hold a credential do.
+fn environment(name: Option<&str>) -> Option<String> {
+    let Some(name) = name else {
+        return Some("`env()` reads a variable of the runner whose name is computed".to_owned());
+    };
+    let upper = name.to_ascii_uppercase();
+    let harmless = matches!(upper.as_str(), "AWS_REGION" | "AWS_DEFAULT_REGION" | "NO_PROXY");
+    let guarded = upper.starts_with("AWS_") || upper.starts_with("PACKER_") || upper.ends_with("_PROXY");
+    (guarded && !harmless).then(|| {
+        format!(
+            "`{}` reads a variable of the runner that may hold a credential",
+            paths::shown(&format!("env({name})"))
+        )
+    })
+}
+
+/// What is wrong with the functions in a plain string of the form before HCL2, `{{…}}`.
+pub(super) fn judge_plain(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for action in text.split("{{").skip(1) {
+        let action = action.split("}}").next().unwrap_or_default();
+        let words: Vec<&str> = action
+            .split(|character: char| {
+                !(character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '$'))
+            })
+            .filter(|word| !word.is_empty())
+            .collect();
+        for (index, word) in words.iter().enumerate() {
+            let argument = words.get(index + 1).copied();
+            found.extend(match *word {
+                "env" => environment(argument),
+                "vault" | "consul_key" => Some(format!("`{word}` asks another service from the runner")),
+                "aws_secretsmanager" => {
+                    Some(format!("`{word}` reads a secret with the runner's AWS permissions"))
+                }
+                _ => None,
+            });
+        }
+    }
+    found
+}
