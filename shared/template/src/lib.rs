@@ -19,6 +19,8 @@ mod source;
 mod summary;
 mod tagging;
 mod text;
+mod variable_file;
+mod variable_type;
 mod variables;
 
 pub use archive::{ArchiveError, ArchivedFile, UnpackLimits, VARIABLES_FILE, read_tar_gz};
@@ -31,6 +33,7 @@ pub use local_execution::{LocalExecution, local_execution};
 pub use source::{GitSource, SubmittedTemplate, TemplateSource, TemplateSourceError, UrlSource};
 pub use summary::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary, read};
 pub use tagging::{PackerVersion, TagError, TagOptions, check_tag, tag};
+pub use variable_file::{VariableFileError, read_variable_file};
 pub use variables::{
     STANDARD_VARIABLES, StandardValues, VariableError, check_variables, fill_in, standard_values,
     variables_file,

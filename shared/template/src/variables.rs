@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::List;
 use crate::summary::DeclaredVariable;
+use crate::variable_type::VariableType;
 
 /// The variables that every template gets where it declares them.
 pub const STANDARD_VARIABLES: [&str; 6] =
@@ -154,23 +155,17 @@ pub fn variables_file(values: &BTreeMap<String, Value>) -> Vec<u8> {
 
 /// `name (what it takes)`, where the value is none that Packer would convert.
 fn wrong_type(variable: &DeclaredVariable, value: &Value) -> Option<String> {
-    let kind = variable.type_text.as_deref().map(|text| text.trim_matches('"'));
-    let fits = match (kind, value) {
-        (_, Value::Null | Value::Array(_) | Value::Object(_)) => false,
-        (Some("number"), Value::String(text)) => text.parse::<f64>().is_ok_and(f64::is_finite),
-        (Some("number"), Value::Bool(_)) => false,
-        (Some("bool"), Value::String(text)) => matches!(text.as_str(), "true" | "false"),
-        (Some("bool"), Value::Number(_)) => false,
-        (None | Some("string" | "any" | "number" | "bool"), _) => true,
-        (Some(_), _) => false,
+    let declared = variable.type_text.as_deref().map(|text| text.trim_matches('"'));
+    // Without a type Packer takes its default's, which is nearly always a string.
+    let fits = match declared {
+        None => matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_)),
+        Some(declared) => VariableType::read(declared).takes(value),
     };
-    let takes = match kind {
-        None | Some("any") => "a string, number or boolean".to_owned(),
+    let takes = match declared {
+        None => "a string, number or boolean".to_owned(),
+        Some("any") => "any value but null".to_owned(),
         Some(kind @ ("string" | "number" | "bool")) => format!("a {kind}"),
-        Some(other) => {
-            let shape = other.split_whitespace().collect::<Vec<_>>().join(" ");
-            format!("{shape}, which can't be given yet")
-        }
+        Some(other) => other.split_whitespace().collect::<Vec<_>>().join(" "),
     };
     (!fits).then(|| format!("{} ({takes})", variable.name))
 }
@@ -214,6 +209,8 @@ mod tests {
     fn what_the_template_declares_passes_and_standard_variables_are_never_missing() {
         let values = given(json!({"needed": "x", "count": 3, "on": false, "short": "y"}));
         assert_eq!(check_variables(&declared(), &values), Ok(()));
+        let lists = given(json!({"needed": "x", "names": ["a", "b"]}));
+        assert_eq!(check_variables(&declared(), &lists), Ok(()));
         let as_text = given(json!({"needed": 5, "count": "3", "on": "true"}));
         assert_eq!(check_variables(&declared(), &as_text), Ok(()));
     }
@@ -227,7 +224,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "unknown variables: typo; required variables that are missing: needed; variables of the wrong type: \
-             count (a number), names (list(string), which can't be given yet), on (a bool), \
+             count (a number), names (list(string)), on (a bool), \
              short (a string, number or boolean); \
              the template takes: count, names, needed, on, region, short, subnet_id"
         );
