@@ -2,22 +2,18 @@
 //!
 //! Pure: names and bytes go in. Must never trust a name that a server gives further than for its ending.
 
-use ciab_template::{ArchiveError, Bundle, UnpackLimits, read_tar_gz};
+use ciab_template::{Bundle, DownloadError, UnpackLimits};
 
 /// Endings that say what a download is.
-const ENDINGS: [&str; 6] = [".pkr.hcl", ".pkr.json", ".json", ".zip", ".tar.gz", ".tgz"];
+const ENDINGS: [&str; 6] = [".pkr.hcl", ".json", ".zip", ".tar.gz", ".tgz", ".tar"];
 
 /// Why what came is no template.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoTemplate {
-    #[error("it must be a `.pkr.hcl`, `.pkr.json` or `.json` file, or a `.zip` or `.tar.gz` archive")]
-    Unknown,
     #[error("it is a web page: perhaps one that asks to sign in")]
     WebPage,
     #[error(transparent)]
-    Archive(#[from] ArchiveError),
-    #[error(transparent)]
-    Bundle(#[from] ciab_template::BundleError),
+    Download(#[from] DownloadError),
 }
 
 /// The name that says what a download is: of those given the first that has a known ending.
@@ -39,25 +35,13 @@ pub(crate) fn disposition_name(header: &str) -> Option<&str> {
     })
 }
 
-/// The bundle that something of this name, or of none, is.
+/// The bundle that something of this name is, or of none that says anything: then its bytes do.
 pub(crate) fn bundle(name: Option<&str>, bytes: &[u8], limits: UnpackLimits) -> Result<Bundle, NoTemplate> {
     if is_web_page(bytes) {
         return Err(NoTemplate::WebPage);
     }
-    // Where no name says it, the bytes do.
-    let name = name.unwrap_or_default();
-    if ends_with(name, ".tar.gz") || ends_with(name, ".tgz") || (name.is_empty() && bytes.starts_with(&GZIP))
-    {
-        let files = read_tar_gz(bytes, limits)?;
-        return Ok(Bundle::from_files(files.into_iter().map(|file| (file.path, file.bytes)))?);
-    }
-    if name.is_empty() || ends_with(name, ".zip") {
-        return Err(NoTemplate::Unknown);
-    }
-    Ok(Bundle::from_files([(name, bytes)])?)
+    Ok(Bundle::from_download(name.unwrap_or("download"), bytes, limits)?)
 }
-
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Neither HCL nor JSON nor an archive begins so, and the page that asks to sign in does, whatever the file was called.
 fn is_web_page(bytes: &[u8]) -> bool {
@@ -105,7 +89,7 @@ mod tests {
     #[test]
     fn what_is_no_template_is_refused() {
         let limits = UnpackLimits::default();
-        assert!(matches!(bundle(None, b"hello", limits), Err(NoTemplate::Unknown)));
+        assert!(matches!(bundle(None, b"hello", limits), Err(NoTemplate::Download(_))));
         assert!(matches!(bundle(Some("a.json"), b"\n<!doctype html>", limits), Err(NoTemplate::WebPage)));
         assert!(bundle(Some("a.tar.gz"), b"hello", limits).is_err());
     }

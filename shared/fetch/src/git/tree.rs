@@ -56,8 +56,8 @@ impl Objects {
         if found == Some(kind) { Ok(bytes) } else { Err(NoTree::Object) }
     }
 
-    /// The bundle that a path of a commit is: the folder's files, or, for a file, those beside and below it, with it as
-    /// the only template.
+    /// The bundle that a path of a commit is: the folder's files, or, for a template, what [`Bundle::at`] makes of the
+    /// folder that it stands in.
     pub(super) fn bundle(
         &mut self,
         commit: &oid,
@@ -84,7 +84,7 @@ impl Objects {
         match self.entry(folder, name)?.ok_or_else(|| NoTree::Absent(path.to_owned()))? {
             (EntryKind::Tree, id) => self.folder(id, path, limits),
             (EntryKind::Blob | EntryKind::BlobExecutable, _) => {
-                Ok(alone(&self.folder(folder, parent, limits)?, name)?)
+                Ok(self.folder(folder, parent, limits)?.at(name)?)
             }
             (kind, _) => Err(unfit(kind, path).unwrap_or_else(|| NoTree::Absent(path.to_owned()))),
         }
@@ -160,13 +160,4 @@ fn join(path: &mut String, part: &str) {
         path.push('/');
     }
     path.push_str(part);
-}
-
-/// One template and what is not another: Packer reads all templates and variable files of a folder together.
-fn alone(folder: &Bundle, template: &str) -> Result<Bundle, BundleError> {
-    const READ_TOGETHER: [&str; 4] = [".pkr.hcl", ".pkr.json", ".auto.pkrvars.hcl", ".auto.pkrvars.json"];
-    let is_other = |path: &str| {
-        path != template && !path.contains('/') && READ_TOGETHER.iter().any(|ending| path.ends_with(ending))
-    };
-    Bundle::from_files(folder.files().filter(|(path, _)| !is_other(path)))
 }

@@ -366,16 +366,18 @@ async fn no_redirect_leads_to_an_address_that_is_not_public() {
             }
         };
         let host: String = host.chars().map(in_header).collect();
-        for scheme in ["https:", "http:", ""] {
-            *TO.lock().unwrap() = format!("{scheme}//{host}/t.json?s3cret");
-            for source in ["https://public.example/t.json", "git::https://public.example/t.git"] {
-                let fetched = world.fetch(source).await;
-                let dialled = world.network.dialled();
-                let to = TO.lock().unwrap().clone();
-                // A few of them lead nowhere but back: then to the public address alone.
-                assert!(dialled.iter().all(|address| *address == only_public()[0]), "{to:?}: {dialled:?}");
-                assert!(matches!(fetched, Err(FetchError::Refused(_))), "{to:?}: {fetched:?}");
-            }
+        for (scheme, source) in [
+            ("https:", "https://public.example/t.json"),
+            ("http:", "https://public.example/t.json"),
+            ("", "git::https://public.example/t.git"),
+        ] {
+            let to = format!("{scheme}//{host}/t.json?s3cret");
+            TO.lock().unwrap().clone_from(&to);
+            let fetched = world.fetch(source).await;
+            let dialled = world.network.dialled();
+            // A few of them lead nowhere but back: then to the public address alone.
+            assert!(dialled.iter().all(|address| *address == only_public()[0]), "{to:?}: {dialled:?}");
+            assert!(matches!(fetched, Err(FetchError::Refused(_))), "{to:?}: {fetched:?}");
         }
     }
 }

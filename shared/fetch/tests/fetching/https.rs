@@ -259,7 +259,7 @@ async fn what_is_no_template_is_refused() {
     for (path, says) in [
         ("encoded.json", "an encoded body"),
         ("page.json", "a web page"),
-        ("broken.tar.gz", "can't be read"),
+        ("broken.tar.gz", "`broken.tar.gz` is not"),
         ("nameless", ".pkr.hcl"),
     ] {
         let message = world.refused(&format!("https://public.example/{path}")).await;

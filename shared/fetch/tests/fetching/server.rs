@@ -24,12 +24,15 @@ impl Request {
     }
 }
 
+/// Writes an answer by hand.
+type Writing = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
+
 /// What is answered.
 pub(crate) enum Answer {
     /// A whole answer, with the length that it has.
     Plain { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
     /// Whatever is written, until it can't be.
-    Raw(Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>),
+    Raw(Writing),
 }
 
 pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Answer {
