@@ -12,6 +12,9 @@ impl Roots {
     #[must_use]
     pub fn of_the_machine() -> Self {
         let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "a certificate authority of the machine is left out");
+        }
         Self::of(found.certs.iter().map(AsRef::as_ref))
     }
 

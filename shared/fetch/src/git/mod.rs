@@ -61,7 +61,7 @@ pub(crate) fn fetch(
         return Ok(Fetched::Unchanged);
     }
     let pack = server.fetch(target, matches!(wanted, Wanted::Commit(_)), folder.path(), stop)?;
-    let bundle = Objects::new(pack, limits.object_bytes)
+    let bundle = Objects::new(pack, limits.object_bytes, stop)
         .bundle(&target.commit, source.path.as_deref(), limits.unpacked)
         .map_err(|error| FetchError::Refused(format!("`git::{}`: {error}", source.url)))?;
     Ok(Fetched::Bundle { bundle, validator: Some(commit) })

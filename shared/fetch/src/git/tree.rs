@@ -2,6 +2,8 @@
 //!
 //! Must never follow a link, and never take anything but regular files.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bstr::ByteSlice as _;
 use ciab_template::{Bundle, BundleError, UnpackLimits};
 use gix_hash::{Kind as HashKind, ObjectId, oid};
@@ -31,28 +33,34 @@ pub(super) enum NoTree {
     TooLarge(u64),
     #[error("the server left out an object of the commit, or sent one that can't be read or is too large")]
     Object,
+    #[error("the fetch was stopped")]
+    Stopped,
     #[error(transparent)]
     Bundle(#[from] BundleError),
 }
 
 /// The objects that a server sent.
-pub(super) struct Objects {
+pub(super) struct Objects<'a> {
     pack: gix_pack::Bundle,
     inflate: Inflate,
+    /// Set once nobody waits any more: to read an object can take long where it is the end of many differences.
+    stop: &'a AtomicBool,
 }
 
-impl Objects {
-    pub(super) fn new(pack: gix_pack::Bundle, object_bytes: usize) -> Self {
+impl<'a> Objects<'a> {
+    pub(super) fn new(pack: gix_pack::Bundle, object_bytes: usize, stop: &'a AtomicBool) -> Self {
         let gix_pack::Bundle { pack, index } = pack;
         let pack = gix_pack::Bundle { pack: pack.with_alloc_limit_bytes(Some(object_bytes)), index };
-        Self { pack, inflate: Inflate::default() }
+        Self { pack, inflate: Inflate::default(), stop }
     }
 
     fn get(&mut self, id: &oid, kind: Kind) -> Result<Vec<u8>, NoTree> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(NoTree::Stopped);
+        }
         let mut bytes = Vec::new();
         let found = self.pack.find(id, &mut bytes, &mut self.inflate, &mut gix_pack::cache::Never);
         let found = found.ok().flatten().map(|(data, _)| data.kind);
-        // The buffer may be longer than the object only while it is decoded.
         if found == Some(kind) { Ok(bytes) } else { Err(NoTree::Object) }
     }
 

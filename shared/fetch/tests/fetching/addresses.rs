@@ -466,4 +466,12 @@ async fn a_public_host_is_dialled_at_its_own_port_over_both_protocols() {
     assert_eq!(world.network.dialled(), ["[2606:4700::1111]:443"]);
     world.bundle("https://ｐｕｂｌｉｃ.example:9443/t.json").await;
     assert_eq!(world.network.dialled(), ["[2606:4700::1111]:9443"]);
+    world.network.serve(server::tls(world.authority.server(&["2606:4700::1111", "8.8.8.8"]), |_| ok("{}")));
+    for (host, address) in [("[2606:4700:0::1111]", "[2606:4700::1111]:443"), ("0x8080808", "8.8.8.8:443")] {
+        world.bundle(&format!("https://{host}/t.json")).await;
+        assert_eq!(world.network.dialled(), [address]);
+        let message = world.refused(&format!("git::https://{host}/t.git")).await;
+        assert!(message.contains("did not answer as a git server"), "{message}");
+        assert_eq!(world.network.dialled(), [address]);
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -31,6 +33,12 @@ impl Authority {
 
     pub(crate) fn root_der(&self) -> &[u8] {
         &self.root
+    }
+
+    /// The root as a file of certificates has it.
+    pub(crate) fn root_pem(&self) -> String {
+        let text = STANDARD.encode(&self.root);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
     }
 
     /// A server with a certificate for these names.

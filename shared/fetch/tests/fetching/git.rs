@@ -259,13 +259,13 @@ async fn a_huge_repository_is_stopped_by_the_limits() {
 async fn an_object_that_inflates_without_end_is_not_inflated() {
     let repository = Repository::new();
     repository.write("t.pkr.hcl", "a = 1");
-    repository.write("zeros", vec![0; 40 << 20]);
+    repository.write("zeros", vec![0; 4 << 20]);
     repository.commit();
     let mut world = serving(&repository);
-    world.limits.unpacked.total_bytes = 100 << 20;
+    world.limits.object_bytes = 1 << 20;
     let message = world.refused(SOURCE).await;
-    assert!(message.contains("larger than 33554432 bytes"), "{message}");
-    world.limits.object_bytes = 50 << 20;
+    assert!(message.contains("larger than 1048576 bytes"), "{message}");
+    world.limits.object_bytes = 5 << 20;
     world.bundle(SOURCE).await;
 }
 

@@ -4,7 +4,9 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use ciab_core::ports::Fetched;
+use ciab_core::ports::{Fetched, TemplateFetcher as _};
+use ciab_core::template_hosts::TemplateHosts;
+use ciab_fetch::{Roots, WebFetcher};
 use ciab_template::Bundle;
 
 use crate::authority::{Authority, self_signed_server};
@@ -41,6 +43,34 @@ async fn a_proxy_that_the_environment_names_is_not_used() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
     proxy.set_nonblocking(true).unwrap();
     assert!(proxy.accept().is_err(), "somebody asked the proxy");
+}
+
+/// Runs once more as a process of its own: the environment can't be changed within one.
+#[tokio::test]
+async fn the_machine_says_which_authorities_are_believed() {
+    const PORT: &str = "CIAB_TEST_PORT";
+    if let Ok(port) = std::env::var(PORT) {
+        let hosts =
+            TemplateHosts { allowed: vec![], trusted: vec![format!("127.0.0.1:{port}").parse().unwrap()] };
+        let source = format!("https://127.0.0.1:{port}/t.json").parse().unwrap();
+        let fetched = WebFetcher::new(hosts, Roots::of_the_machine()).fetch(&source, None, None).await;
+        assert!(matches!(fetched, Ok(Fetched::Bundle { .. })), "{fetched:?}");
+        return;
+    }
+    let authority = Authority::new();
+    let server = server::tls(authority.server(&["127.0.0.1"]), |_| ok("{}"));
+    for (pem, passed) in [(authority.root_pem(), "1 passed"), (Authority::new().root_pem(), "1 failed")] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), pem).unwrap();
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "https::the_machine_says_which_authorities_are_believed"]);
+        again
+            .env(PORT, server.port().to_string())
+            .env("SSL_CERT_FILE", file.path())
+            .env_remove("SSL_CERT_DIR");
+        let output = again.output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains(passed), "{output:?}");
+    }
 }
 
 #[tokio::test]
