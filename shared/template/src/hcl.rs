@@ -9,6 +9,7 @@ use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Block, Body};
 
 use crate::error::TemplateError;
+use crate::stack::with_room;
 use crate::summary::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary};
 use crate::tagging::AmazonBuilder;
 use crate::text::line_at;
@@ -56,7 +57,7 @@ pub(crate) fn parse<'a>(path: &'a str, bytes: &'a [u8]) -> Result<HclFile<'a>, T
     let text = std::str::from_utf8(bytes).map_err(|_| TemplateError::NotText { file: path.to_owned() })?;
     // Packer skips it in HCL, though not in JSON.
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    let body = text.parse::<Body>().map_err(|error| TemplateError::Syntax {
+    let body = with_room(|| text.parse::<Body>()).map_err(|error| TemplateError::Syntax {
         file: path.to_owned(),
         line: error.location().line(),
         column: error.location().column(),

@@ -16,6 +16,7 @@ mod json;
 mod legacy;
 mod local_execution;
 mod source;
+mod stack;
 mod summary;
 mod tagging;
 mod text;

@@ -15,6 +15,7 @@ use super::text::{as_json_text, json_string};
 use crate::error::TemplateError;
 use crate::hcl::span;
 use crate::json::{Body, Dialect, JsonFile, range};
+use crate::stack::with_room;
 use crate::text::{column_at, indent_at, newline_of, own_line_indent};
 
 /// What is to change in one file.
@@ -261,7 +262,7 @@ fn step_of(text: &str) -> &str {
 
 /// The changes that merge tags into a string that is one `${…}` and nothing else: only such a string can be a map.
 fn merged_expression(text: &str, tags: &Tags) -> Option<Vec<Change>> {
-    let template: Template = text.parse().ok()?;
+    let template: Template = with_room(|| text.parse()).ok()?;
     let mut elements = template.iter();
     let (Some(Element::Interpolation(interpolation)), None) = (elements.next(), elements.next()) else {
         return None;
