@@ -51,8 +51,8 @@ const EXPRESSIONS: [(&str, &str, &str); 16] = [
     ("", "a", ".b"),
 ];
 
-fn source(tags: &str) -> String {
-    format!("source \"amazon-ebs\" \"x\" {{\n  run_tags = {tags}\n}}\n")
+fn source(expression: &str) -> String {
+    format!("source \"amazon-ebs\" \"x\" {{\n  run_tags = f({expression})\n}}\n")
 }
 
 #[test]

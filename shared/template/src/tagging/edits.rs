@@ -80,10 +80,7 @@ impl<'a> FileEdits<'a> {
     /// Merges tags into an attribute of a block; where both have a key, ours win.
     pub(super) fn merge(&mut self, block: Block<'a>, name: &str, tags: &Tags) -> Result<(), TemplateError> {
         match (self, block) {
-            (Self::Hcl(edits), Block::Hcl(block)) => {
-                edits.merge(block, name, tags);
-                Ok(())
-            }
+            (Self::Hcl(edits), Block::Hcl(block)) => edits.merge(block, name, tags),
             (Self::Json(edits), Block::Json(body)) => edits.merge(body, name, tags),
             _ => elsewhere(),
         }

@@ -9,11 +9,13 @@ use hcl_edit::structure::{Block, BlockLabel};
 
 use super::edits::{Change, Tags, apply};
 use super::text::quoted;
+use crate::error::TemplateError;
 use crate::hcl::{HclFile, span};
-use crate::text::{indent_at, line_start, newline_of, own_line_indent};
+use crate::text::{column_at, indent_at, line_at, line_start, newline_of, own_line_indent};
 
 /// What is to change in one text.
 pub(super) struct HclEdits<'a> {
+    path: &'a str,
     text: &'a str,
     newline: &'static str,
     /// Whether it may use lines of its own, which an expression inside of a JSON string may not.
@@ -32,13 +34,26 @@ struct Addition {
 impl<'a> HclEdits<'a> {
     pub(super) fn new(file: &HclFile<'a>) -> Self {
         let newline = newline_of(file.text);
-        Self { text: file.text, newline, lines: true, changes: Vec::new(), additions: BTreeMap::new() }
+        Self {
+            path: file.path,
+            text: file.text,
+            newline,
+            lines: true,
+            changes: Vec::new(),
+            additions: BTreeMap::new(),
+        }
     }
 
     /// The changes that merge tags into an expression of a text, on one line.
     pub(super) fn of_merge(text: &'a str, expression: &Expression, tags: &Tags) -> Vec<Change> {
-        let mut edits =
-            Self { text, newline: "\n", lines: false, changes: Vec::new(), additions: BTreeMap::new() };
+        let mut edits = Self {
+            path: "",
+            text,
+            newline: "\n",
+            lines: false,
+            changes: Vec::new(),
+            additions: BTreeMap::new(),
+        };
         edits.merge_into(expression, "", tags);
         edits.changes
     }
@@ -64,14 +79,26 @@ impl<'a> HclEdits<'a> {
     }
 
     /// Merges tags into an attribute of a block; where both have a key, ours win.
-    pub(super) fn merge(&mut self, block: &Block, name: &str, tags: &Tags) {
+    pub(super) fn merge(&mut self, block: &Block, name: &str, tags: &Tags) -> Result<(), TemplateError> {
         let Some(attribute) = block.body.get_attribute(name) else {
             let indent = self.attribute_indent(block);
             let object = self.object(tags, &indent);
-            return self.add_attribute(block, format!("{name} = {object}"));
+            self.add_attribute(block, format!("{name} = {object}"));
+            return Ok(());
         };
+        if is_no_map(&attribute.value) {
+            let at = span(&attribute.value).start;
+            return Err(TemplateError::UnmergeableTags {
+                file: self.path.to_owned(),
+                line: line_at(self.text, at),
+                column: column_at(self.text, at),
+                attribute: name.to_owned(),
+                reason: "its value is neither an object nor an expression that could be one",
+            });
+        }
         let indent = indent_at(self.text, span(attribute).start);
         self.merge_into(&attribute.value, indent, tags);
+        Ok(())
     }
 
     fn merge_into(&mut self, expression: &Expression, indent: &str, tags: &Tags) {
@@ -283,6 +310,18 @@ fn literal_at_the_end(expression: &Expression) -> Option<&Object> {
     };
     let plain = !object.is_empty() && object.iter().all(|(key, _)| literal_key(key).is_some());
     plain.then_some(object)
+}
+
+/// Whether an expression is plainly something else than a map.
+pub(super) fn is_no_map(expression: &Expression) -> bool {
+    matches!(
+        expression,
+        Expression::String(_)
+            | Expression::HeredocTemplate(_)
+            | Expression::Number(_)
+            | Expression::Bool(_)
+            | Expression::Array(_)
+    )
 }
 
 fn literal_key(key: &ObjectKey) -> Option<&str> {

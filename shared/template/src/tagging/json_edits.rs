@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use hcl_edit::expr::Expression;
 use hcl_edit::template::{Element, Template};
 use jsonc_parser::ast::{Object, ObjectProp, Value as JsonValue};
 use jsonc_parser::common::Ranged as _;
 
 use super::edits::{Change, Tags, Value, apply};
-use super::hcl_edits::HclEdits;
+use super::hcl_edits::{HclEdits, is_no_map};
 use super::text::{as_json_text, json_string};
 use crate::error::TemplateError;
 use crate::hcl::span;
@@ -267,7 +266,7 @@ fn merged_expression(text: &str, tags: &Tags) -> Option<Vec<Change>> {
     let (Some(Element::Interpolation(interpolation)), None) = (elements.next(), elements.next()) else {
         return None;
     };
-    if matches!(interpolation.expr, Expression::String(_) | Expression::StringTemplate(_)) {
+    if is_no_map(&interpolation.expr) {
         return None;
     }
     // Only an expression that knows where it stands can be changed there.

@@ -1,38 +1,10 @@
-//! For any template: tagging only adds, adds only where it means to, and adds nothing the second time.
+//! Templates in HCL.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where its own set-up fails")]
-
-use std::collections::BTreeMap;
-
-use ciab_template::{Bundle, PackerVersion, TagOptions, tag};
+use ciab_template::{Bundle, tag};
 use hcl_edit::structure::Body;
 use proptest::prelude::*;
 
-/// What tagging may set in a source.
-const OURS: [&str; 11] = [
-    "run_tags",
-    "run_volume_tags",
-    "tags",
-    "snapshot_tags",
-    "root_volume_tags",
-    "spot_tags",
-    "shutdown_behavior",
-    "temporary_key_pair_name",
-    "custom_endpoint_ec2",
-    "skip_region_validation",
-    "skip_metadata_api_check",
-];
-
-fn options(endpoint: bool) -> TagOptions {
-    let tags = [("ciab:build-id", "0e7f"), ("ciab:expires-at", "2026-01-01T00:00:00Z")];
-    TagOptions {
-        tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        image_tags: BTreeMap::from([("Our ${own}".to_owned(), "x".to_owned())]),
-        packer_version: PackerVersion { major: 1, minor: 11, patch: 0 },
-        endpoint: endpoint.then(|| "http://127.0.0.1:9".to_owned()),
-        temporary_key_pair_name: Some("ciab-0e7f".to_owned()),
-    }
-}
+use crate::{OURS, only_adds, options};
 
 /// What an author may give a tag attribute.
 fn tag_value() -> impl Strategy<Value = String> {
@@ -120,7 +92,7 @@ fn source(name: usize) -> impl Strategy<Value = String> {
     })
 }
 
-fn template() -> impl Strategy<Value = String> {
+pub(crate) fn template() -> impl Strategy<Value = String> {
     let first = Just("source \"amazon-ebs\" \"always\" { communicator = \"none\" }\n".to_owned());
     let build = Just("\nbuild {\n  sources = [\"amazon-ebs.always\", \"amazon-ebs.s0\"]\n}".to_owned());
     (first, source(0), source(1), build, any::<bool>()).prop_map(|(first, one, two, build, windows)| {
@@ -133,12 +105,6 @@ fn tagged(text: &str, endpoint: bool) -> String {
     let bundle = Bundle::from_files([("a.pkr.hcl", text)]).unwrap();
     let bundle = tag(&bundle, &options(endpoint)).unwrap();
     String::from_utf8(bundle.get("a.pkr.hcl").unwrap().to_vec()).unwrap()
-}
-
-/// Whether `whole` is `part` with something added.
-fn only_adds(part: &str, whole: &str) -> bool {
-    let mut rest = whole.chars();
-    part.chars().all(|wanted| rest.any(|character| character == wanted))
 }
 
 /// The body without what tagging may set. Bodies compare by what they mean: white space and comments do not count.
