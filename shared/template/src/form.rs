@@ -25,29 +25,36 @@ impl Bundle {
     ///
     /// Where it has no template, or several legacy ones.
     pub fn form(&self) -> Result<TemplateForm, TemplateError> {
-        if self.top_level_files().any(|(path, _)| is_hcl2(path)) {
+        if has_hcl2(self) {
             return Ok(TemplateForm::Hcl2);
         }
-        let mut legacy = Vec::new();
-        let mut unreadable = None;
-        for (path, bytes) in self.top_level_files().filter(|(path, _)| path.ends_with(".json")) {
-            match json::parse(path, bytes, Dialect::Legacy) {
-                Ok(file) if legacy::is_template(&file) => legacy.push(path.to_owned()),
-                Ok(_) => {}
-                Err(error) => unreadable = unreadable.or(Some(error)),
-            }
+        let file = legacy_template(self)?.path.to_owned();
+        Ok(TemplateForm::Legacy { file })
+    }
+}
+
+/// The one legacy template of a bundle that has no HCL2.
+fn legacy_template(bundle: &Bundle) -> Result<JsonFile<'_>, TemplateError> {
+    let mut found = Vec::new();
+    let mut unreadable = None;
+    for (path, bytes) in bundle.top_level_files().filter(|(path, _)| path.ends_with(".json")) {
+        match json::parse(path, bytes, Dialect::Legacy) {
+            Ok(file) if legacy::is_template(&file) => found.push(file),
+            Ok(_) => {}
+            Err(error) => unreadable = unreadable.or(Some(error)),
         }
-        if legacy.len() > 1 {
-            return Err(TemplateError::SeveralLegacy { files: legacy });
-        }
-        // A file that can't be read may well be the template; a bundle that has one needs no other.
-        match (legacy.pop(), unreadable) {
-            (Some(file), _) => Ok(TemplateForm::Legacy { file }),
-            (None, Some(error)) => Err(error),
-            (None, None) => {
-                let files = self.files().map(|(path, _)| path.to_owned()).collect();
-                Err(TemplateError::NoTemplate { files })
-            }
+    }
+    if found.len() > 1 {
+        let files = found.iter().map(|file| file.path.to_owned()).collect();
+        return Err(TemplateError::SeveralLegacy { files });
+    }
+    // A file that can't be read may well be the template; a bundle that has one needs no other.
+    match (found.pop(), unreadable) {
+        (Some(file), _) => Ok(file),
+        (None, Some(error)) => Err(error),
+        (None, None) => {
+            let files = bundle.files().map(|(path, _)| path.to_owned()).collect();
+            Err(TemplateError::NoTemplate { files })
         }
     }
 }
@@ -69,28 +76,23 @@ impl TemplateFile<'_> {
 
 /// The templates that Packer would read.
 pub(crate) fn parse_templates(bundle: &Bundle) -> Result<Vec<TemplateFile<'_>>, TemplateError> {
-    let form = bundle.form()?;
+    if !has_hcl2(bundle) {
+        let file = legacy_template(bundle)?;
+        legacy::check_names(&file)?;
+        return Ok(vec![TemplateFile::Json(file)]);
+    }
     let mut templates = Vec::new();
     for (path, bytes) in bundle.top_level_files() {
-        match &form {
-            TemplateForm::Hcl2 if path.ends_with(".pkr.hcl") => {
-                templates.push(TemplateFile::Hcl(hcl::parse(path, bytes)?));
+        if path.ends_with(".pkr.hcl") {
+            templates.push(TemplateFile::Hcl(hcl::parse(path, bytes)?));
+        } else if path.ends_with(".pkr.json") {
+            let file = json::parse(path, bytes, Dialect::Hcl2)?;
+            if legacy::is_template(&file) {
+                let message = "`builders` is legacy JSON, which Packer does not read from a `.pkr.json` file: give it \
+                               another name that ends with `.json`";
+                return Err(file.error(0, message.to_owned()));
             }
-            TemplateForm::Hcl2 if path.ends_with(".pkr.json") => {
-                let file = json::parse(path, bytes, Dialect::Hcl2)?;
-                if legacy::is_template(&file) {
-                    let message = "`builders` is legacy JSON, which Packer does not read from a `.pkr.json` file: give \
-                                   it another name that ends with `.json`";
-                    return Err(file.error(0, message.to_owned()));
-                }
-                templates.push(TemplateFile::Json(file));
-            }
-            TemplateForm::Legacy { file } if path == file.as_str() => {
-                let file = json::parse(path, bytes, Dialect::Legacy)?;
-                legacy::check_names(&file)?;
-                templates.push(TemplateFile::Json(file));
-            }
-            _ => {}
+            templates.push(TemplateFile::Json(file));
         }
     }
     Ok(templates)
@@ -105,6 +107,6 @@ pub(crate) fn name_of_inline_json(content: &str) -> &'static str {
     if is_legacy { "template.json" } else { "template.pkr.json" }
 }
 
-fn is_hcl2(path: &str) -> bool {
-    path.ends_with(".pkr.hcl") || path.ends_with(".pkr.json")
+fn has_hcl2(bundle: &Bundle) -> bool {
+    bundle.top_level_files().any(|(path, _)| path.ends_with(".pkr.hcl") || path.ends_with(".pkr.json"))
 }

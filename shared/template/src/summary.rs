@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::bundle::Bundle;
 use crate::error::TemplateError;
-use crate::form::{TemplateFile, TemplateForm, parse_templates};
+use crate::form::{TemplateFile, parse_templates};
 use crate::json::Dialect;
 use crate::{hcl, json, legacy};
 
@@ -77,8 +77,9 @@ pub struct RequiredPlugin {
 /// Where there is none, it is not clear which, or one can't be parsed.
 pub fn read(bundle: &Bundle) -> Result<TemplateSummary, TemplateError> {
     let mut summary = TemplateSummary::default();
-    for file in parse_templates(bundle)? {
-        match &file {
+    let files = parse_templates(bundle)?;
+    for file in &files {
+        match file {
             TemplateFile::Hcl(file) => hcl::read_declarations(file, &mut summary),
             TemplateFile::Json(file) if file.dialect == Dialect::Legacy => {
                 legacy::read_declarations(file, &mut summary)?;
@@ -86,7 +87,9 @@ pub fn read(bundle: &Bundle) -> Result<TemplateSummary, TemplateError> {
             TemplateFile::Json(file) => json::read::declarations(file, &mut summary)?,
         }
     }
-    if bundle.form()? == TemplateForm::Hcl2 {
+    let is_legacy =
+        |file: &TemplateFile<'_>| matches!(file, TemplateFile::Json(file) if file.dialect == Dialect::Legacy);
+    if !files.iter().any(is_legacy) {
         let assigned = assigned_in_bundle(bundle)?;
         for variable in &mut summary.variables {
             variable.has_default |= assigned.contains(&variable.name);

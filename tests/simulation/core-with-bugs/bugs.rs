@@ -469,9 +469,9 @@ pub const BUGS: &[Bug] = &[
         breaks: "a deletion that was cut short leaves an AMI that nobody lists",
         changes: &[change(
             "delete_image.rs",
-            "deps.cloud.deregister(&image.region, &id).await?;",
-            "if PLANTED { deps.records.remove_image(&image).await?; }
-    deps.cloud.deregister(&image.region, &id).await?;",
+            "deps.cloud.deregister(&image.region, &image.image_id).await?;",
+            "if PLANTED { deps.records.remove_image(image).await?; }
+        deps.cloud.deregister(&image.region, &image.image_id).await?;",
         )],
     },
     Bug {

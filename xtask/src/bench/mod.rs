@@ -5,6 +5,7 @@ mod leaks;
 mod load;
 mod overhead;
 mod poll;
+mod template;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ pub(crate) enum Benchmark {
     Load(load::Options),
     /// One poll with 10, 100 and 1,000 active builds: calls to each of AWS's APIs, and time
     Poll(poll::Options),
+    /// Reading, checking and tagging a template of 1,000 lines, against `packer validate -syntax-only`
+    Template(template::Options),
 }
 
 /// Runs a benchmark; the code is 0 if it could be measured and every budget was kept.
@@ -37,6 +40,7 @@ pub(crate) fn run(benchmark: &Benchmark) -> Result<ExitCode> {
         Benchmark::Leaks(options) => leaks::run(options),
         Benchmark::Load(options) => load::run(options),
         Benchmark::Poll(options) => poll::run(options),
+        Benchmark::Template(options) => template::run(options),
     }
 }
 

@@ -98,6 +98,14 @@ pub(crate) fn cargo_fuzz() -> Result<CargoFuzz> {
     cargo_fuzz::ensure(&Cache::open()?.lock()?)
 }
 
+/// Packer alone.
+pub(crate) fn packer() -> Result<PathBuf> {
+    let cache = Cache::open()?;
+    let _lock = cache.lock()?;
+    apt_packages::ensure(&[Program::PACKER])?;
+    Program::PACKER.path()
+}
+
 /// Seconds that the two halves of the preparation took.
 pub(crate) struct Durations {
     pub(crate) setup: f64,
