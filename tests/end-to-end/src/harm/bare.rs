@@ -53,7 +53,8 @@ fn bare_step(scenario: &Scenario) -> Option<(&Step, BareHarm)> {
 }
 
 impl Rig {
-    /// Does the like of the scenario to a bare `packer build` against the same EC2; none where there is none.
+    /// Does the like of the scenario to a bare `packer build` against the same EC2; none where there is none, or where its
+    /// moment never comes: a template without our tags makes some calls less.
     pub fn run_bare(&self, packer: &Path, scenario: &Scenario) -> Result<Option<BareOutcome>> {
         let Some((step, harm)) = bare_step(scenario) else { return Ok(None) };
         let before = Inventory::take(&self.scene.ec2)?;
@@ -66,7 +67,7 @@ impl Rig {
         let template = templates::for_bare_packer(&template, &self.proxy.url());
         fs::write(folder.path().join("template.pkr.hcl"), template)?;
         let mut bare = Bare(start(packer, folder.path())?);
-        let status = bare.suffer(step, &harm, trap.as_ref(), folder.path())?;
+        let Some(status) = bare.suffer(step, &harm, trap.as_ref(), folder.path())? else { return Ok(None) };
         if let Some(trap) = &trap {
             // What Packer had sent arrives even though Packer is gone.
             eventually("the call that was under way is over", || Ok(trap.is_over().then_some(())))?;
@@ -114,16 +115,16 @@ fn start(packer: &Path, folder: &Path) -> Result<Child> {
 struct Bare(Child);
 
 impl Bare {
-    /// Waits for the step's moment, harms, and waits for the end.
+    /// Waits for the step's moment, harms, and waits for the end; none where it has ended well without that moment.
     fn suffer(
         &mut self,
         step: &Step,
         harm: &BareHarm,
         trap: Option<&Trap>,
         folder: &Path,
-    ) -> Result<ExitStatus> {
+    ) -> Result<Option<ExitStatus>> {
         let log = folder.join("log");
-        eventually("the moment in a bare build", || {
+        let has_come = eventually("the moment in a bare build", || {
             let come = match (&step.moment, trap) {
                 (Moment::Logged(text), _) => fs::read_to_string(&log)?.contains(text),
                 (_, Some(trap)) => trap.caught().is_some(),
@@ -131,10 +132,14 @@ impl Bare {
             };
             if !come && let Some(status) = self.0.try_wait()? {
                 let said = fs::read_to_string(&log)?;
-                ensure!(come, "a bare Packer ended ({status}) before its moment came:\n{said}");
+                ensure!(status.success(), "a bare Packer ended ({status}) before its moment came:\n{said}");
+                return Ok(Some(false));
             }
-            Ok(come.then_some(()))
+            Ok(come.then_some(true))
         })?;
+        if !has_come {
+            return Ok(None);
+        }
         match harm {
             BareHarm::Kill => killpg(self.group()?, Signal::SIGKILL)?,
             BareHarm::Terminate => kill(self.group()?, Signal::SIGTERM)?,
@@ -143,7 +148,7 @@ impl Bare {
         if let Some(trap) = trap {
             trap.decide(if matches!(harm, BareHarm::LoseReply) { Fate::LoseReply } else { Fate::Pass });
         }
-        eventually("a bare Packer ends", || Ok(self.0.try_wait()?))
+        eventually("a bare Packer ends", || Ok(self.0.try_wait()?)).map(Some)
     }
 
     fn group(&self) -> Result<Pid> {
