@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use ciab_core::ports::{FetchError, Fetched};
 
-use crate::server::{self, ok, redirect};
+use template_server::server::{self, ok, redirect};
 use crate::{PUBLIC, World};
 
 /// Hosts as they may stand in a URL.

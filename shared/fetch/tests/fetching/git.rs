@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use ciab_core::ports::Fetched;
 use ciab_fetch::Limits;
 
-use crate::repositories::{Repository, answer};
-use crate::server::{redirect, status};
+use template_server::repositories::{Repository, answer};
+use template_server::server::{redirect, status};
 use crate::{PUBLIC, World, refused};
 
 const SOURCE: &str = "git::https://public.example/o/r.git";
@@ -290,15 +290,15 @@ async fn what_is_no_repository_is_refused() {
     let (repository, _) = templates();
     let path = repository.path();
     let world = World::with_server(move |request| match request.target.as_str() {
-        target if target.starts_with("/page.git") => crate::server::ok("<html>"),
+        target if target.starts_with("/page.git") => template_server::server::ok("<html>"),
         target if target.starts_with("/elsewhere.git") => redirect("https://public.example/"),
-        "/" => crate::server::ok("<html>"),
+        "/" => template_server::server::ok("<html>"),
         target if target.starts_with("/down.git") => status(503),
         target if target.starts_with("/garbage.git") => {
-            crate::server::ok("zzzz").with("Content-Type", "application/x-git-upload-pack-advertisement")
+            template_server::server::ok("zzzz").with("Content-Type", "application/x-git-upload-pack-advertisement")
         }
         target if target.starts_with("/half.git") && request.method == "POST" => {
-            crate::server::ok("0011packfile\nzzzz")
+            template_server::server::ok("0011packfile\nzzzz")
                 .with("Content-Type", "application/x-git-upload-pack-result")
         }
         _ => answer(&path, request, true),

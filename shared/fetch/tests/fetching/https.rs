@@ -9,8 +9,8 @@ use ciab_core::template_hosts::TemplateHosts;
 use ciab_fetch::{Roots, WebFetcher};
 use ciab_template::Bundle;
 
-use crate::authority::{Authority, self_signed_server};
-use crate::server::{self, Answer, ok, raw, redirect, status};
+use template_server::authority::{Authority, self_signed_server};
+use template_server::server::{self, Answer, ok, raw, redirect, status};
 use crate::{PUBLIC, World, refused};
 
 const URL: &str = "https://public.example/a/t.pkr.hcl?token=s3cret";

@@ -6,12 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where something unexpected is missing")]
 
 mod addresses;
-mod authority;
 mod git;
 mod https;
 mod network;
-mod repositories;
-mod server;
 mod timing;
 
 use std::sync::Arc;
@@ -21,8 +18,9 @@ use ciab_core::template_hosts::TemplateHosts;
 use ciab_fetch::{Limits, Roots, WebFetcher};
 use ciab_template::{Bundle, TemplateSource};
 
-use authority::Authority;
 use network::Network;
+use template_server::authority::Authority;
+use template_server::server;
 
 /// A public address, as far as the fetcher can tell.
 pub(crate) const PUBLIC: &str = "93.184.216.34";

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::World;
-use crate::server::{Answer, raw, status};
+use template_server::server::{Answer, raw, status};
 
 /// A byte at a time, each of them long before any single read would time out, until the other side hangs up.
 fn drip(to: &mut dyn Write, bytes: &'static [u8]) -> std::io::Result<()> {

@@ -9,17 +9,17 @@ use std::thread;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// What was asked.
-pub(crate) struct Request {
-    pub(crate) method: String,
+pub struct Request {
+    pub method: String,
     /// With the query.
-    pub(crate) target: String,
+    pub target: String,
     /// By their names in lower case.
-    pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: Vec<u8>,
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
@@ -28,31 +28,31 @@ impl Request {
 type Writing = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// What is answered.
-pub(crate) enum Answer {
+pub enum Answer {
     /// A whole answer, with the length that it has.
     Plain { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
     /// Whatever is written, until it can't be.
     Raw(Writing),
 }
 
-pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Answer {
+pub fn ok(body: impl Into<Vec<u8>>) -> Answer {
     Answer::Plain { status: 200, headers: Vec::new(), body: body.into() }
 }
 
-pub(crate) fn status(status: u16) -> Answer {
+pub fn status(status: u16) -> Answer {
     Answer::Plain { status, headers: Vec::new(), body: b"a = 1".to_vec() }
 }
 
-pub(crate) fn redirect(to: &str) -> Answer {
+pub fn redirect(to: &str) -> Answer {
     Answer::Plain { status: 302, headers: vec![("Location".into(), to.into())], body: Vec::new() }
 }
 
-pub(crate) fn raw(write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> Answer {
+pub fn raw(write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static) -> Answer {
     Answer::Raw(Box::new(write))
 }
 
 impl Answer {
-    pub(crate) fn with(self, name: &str, value: &str) -> Self {
+    pub fn with(self, name: &str, value: &str) -> Self {
         match self {
             Self::Plain { status, mut headers, body } => {
                 headers.push((name.into(), value.into()));
@@ -67,7 +67,7 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// Serves over TLS until the test's process ends.
-pub(crate) fn tls(
+pub fn tls(
     config: Arc<ServerConfig>,
     answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
 ) -> SocketAddr {
@@ -77,7 +77,7 @@ pub(crate) fn tls(
 }
 
 /// Serves without TLS.
-pub(crate) fn plain(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> SocketAddr {
+pub fn plain(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> SocketAddr {
     serve(answer, |stream| Box::new(stream))
 }
 

@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-pub(crate) struct Authority {
+pub struct Authority {
     root: CertificateDer<'static>,
     below: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
@@ -22,7 +22,7 @@ fn authority(name: &str) -> CertificateParams {
 }
 
 impl Authority {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let (root_key, below_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let (root, below) = (authority("root"), authority("below"));
         let root_der = root.self_signed(&root_key).unwrap().der().clone();
@@ -31,23 +31,23 @@ impl Authority {
         Self { root: root_der, below: below_der, issuer: Issuer::new(below, below_key) }
     }
 
-    pub(crate) fn root_der(&self) -> &[u8] {
+    pub fn root_der(&self) -> &[u8] {
         &self.root
     }
 
     /// The root as a file of certificates has it.
-    pub(crate) fn root_pem(&self) -> String {
+    pub fn root_pem(&self) -> String {
         let text = STANDARD.encode(&self.root);
         format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
     }
 
     /// A server with a certificate for these names.
-    pub(crate) fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
+    pub fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
         self.signed(params(names))
     }
 
     /// A server whose certificate was valid once.
-    pub(crate) fn expired_server(&self, names: &[&str]) -> Arc<ServerConfig> {
+    pub fn expired_server(&self, names: &[&str]) -> Arc<ServerConfig> {
         let mut params = params(names);
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
@@ -62,7 +62,7 @@ impl Authority {
 }
 
 /// A server that vouches for itself.
-pub(crate) fn self_signed_server(names: &[&str]) -> Arc<ServerConfig> {
+pub fn self_signed_server(names: &[&str]) -> Arc<ServerConfig> {
     let key = KeyPair::generate().unwrap();
     config(vec![params(names).self_signed(&key).unwrap().der().clone()], &key)
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::server::{Answer, Request};
 
 /// A folder with a repository that is worked in.
-pub(crate) struct Repository {
+pub struct Repository {
     folder: TempDir,
 }
 
@@ -34,37 +34,37 @@ fn git(folder: &Path) -> Command {
 }
 
 impl Repository {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let repository = Self { folder: TempDir::new().unwrap() };
         repository.git(&["init", "--quiet", "--initial-branch=main"]);
         repository
     }
 
-    pub(crate) fn git(&self, arguments: &[&str]) -> String {
+    pub fn git(&self, arguments: &[&str]) -> String {
         let output = git(self.folder.path()).args(arguments).output().unwrap();
         assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    pub(crate) fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
+    pub fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
         let path = self.folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     }
 
-    pub(crate) fn link(&self, path: &str, to: &str) {
+    pub fn link(&self, path: &str, to: &str) {
         std::os::unix::fs::symlink(to, self.folder.path().join(path)).unwrap();
     }
 
     /// Commits all that is there; its id.
-    pub(crate) fn commit(&self) -> String {
+    pub fn commit(&self) -> String {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message=x"]);
         self.git(&["rev-parse", "HEAD"])
     }
 
     /// Takes what git would not add: entries as `git mktree` reads them. Its id as a commit.
-    pub(crate) fn commit_tree(&self, entries: &str) -> String {
+    pub fn commit_tree(&self, entries: &str) -> String {
         let mut mktree = git(self.folder.path());
         let mut mktree = mktree
             .args(["mktree", "--missing"])
@@ -81,13 +81,13 @@ impl Repository {
         commit
     }
 
-    pub(crate) fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join(".git")
     }
 }
 
 /// Answers as git's own server program does. In protocol 0 where it is not told of a later one.
-pub(crate) fn answer(repository: &Path, request: &Request, tell_version: bool) -> Answer {
+pub fn answer(repository: &Path, request: &Request, tell_version: bool) -> Answer {
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
     let Some((_, path)) = path.split_once(".git/") else { return crate::server::status(404) };
     let mut backend = git(repository);
