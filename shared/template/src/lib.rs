@@ -15,6 +15,7 @@ mod hcl;
 mod json;
 mod legacy;
 mod local_execution;
+mod parsed;
 mod source;
 mod stack;
 mod summary;
@@ -35,6 +36,10 @@ pub use source::{GitSource, SubmittedTemplate, TemplateSource, TemplateSourceErr
 pub use summary::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary, read};
 pub use tagging::{PackerVersion, TagError, TagOptions, check_tag, tag};
 pub use variable_file::{VariableFileError, read_variable_file};
+pub use parsed::{ParsedTemplate, read, tag};
+pub use source::{GitSource, SubmittedTemplate, TemplateSource, TemplateSourceError, UrlSource};
+pub use summary::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary};
+pub use tagging::{PackerVersion, TagError, TagOptions, check_tag};
 pub use variables::{
     STANDARD_VARIABLES, StandardValues, VariableError, check_variables, fill_in, standard_values,
     variables_file,

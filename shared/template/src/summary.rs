@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::bundle::Bundle;
 use crate::error::TemplateError;
-use crate::form::{TemplateFile, parse_templates};
+use crate::form::TemplateFile;
 use crate::json::Dialect;
 use crate::{hcl, json, legacy};
 
@@ -70,15 +70,13 @@ pub struct RequiredPlugin {
     pub version: Option<String>,
 }
 
-/// Reads all of a bundle's templates.
-///
-/// # Errors
-///
-/// Where there is none, it is not clear which, or one can't be parsed.
-pub fn read(bundle: &Bundle) -> Result<TemplateSummary, TemplateError> {
+/// What a bundle's templates declare together.
+pub(crate) fn summarise(
+    bundle: &Bundle,
+    files: &[TemplateFile<'_>],
+) -> Result<TemplateSummary, TemplateError> {
     let mut summary = TemplateSummary::default();
-    let files = parse_templates(bundle)?;
-    for file in &files {
+    for file in files {
         match file {
             TemplateFile::Hcl(file) => hcl::read_declarations(file, &mut summary),
             TemplateFile::Json(file) if file.dialect == Dialect::Legacy => {

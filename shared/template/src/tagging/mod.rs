@@ -25,10 +25,10 @@ pub use version::PackerVersion;
 
 use crate::bundle::Bundle;
 use crate::error::TemplateError;
-use crate::form::{TemplateFile, parse_templates};
+use crate::form::TemplateFile;
 use crate::hcl;
 use crate::json::{self, Body, Dialect, JsonFile};
-use crate::summary::read;
+use crate::summary::summarise;
 
 /// A tag that can't be written into a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,19 +54,18 @@ pub struct TagOptions {
     pub temporary_key_pair_name: Option<String>,
 }
 
-/// The bundle with every Amazon source tagged.
-///
-/// # Errors
-///
-/// Where the bundle has no template or no Amazon source, can't be parsed, or a tag can't be written.
-pub fn tag(bundle: &Bundle, options: &TagOptions) -> Result<Bundle, TemplateError> {
+/// The bundle with every Amazon source in its templates tagged.
+pub(crate) fn tag_files(
+    bundle: &Bundle,
+    files: &[TemplateFile<'_>],
+    options: &TagOptions,
+) -> Result<Bundle, TemplateError> {
     for (key, value) in options.tags.iter().chain(&options.image_tags) {
         check_tag(key, value)?;
     }
-    let files = parse_templates(bundle)?;
-    let sources = amazon_sources(&files)?;
+    let sources = amazon_sources(files)?;
     if sources.is_empty() {
-        let declared = read(bundle)?.sources;
+        let declared = summarise(bundle, files)?.sources;
         let sources = declared.iter().map(|source| format!("{}.{}", source.kind, source.name)).collect();
         return Err(TemplateError::NoAmazonSource { sources });
     }
@@ -74,7 +73,7 @@ pub fn tag(bundle: &Bundle, options: &TagOptions) -> Result<Bundle, TemplateErro
     let mut image_tags = options.image_tags.clone();
     image_tags.extend(options.tags.clone());
     let mut tagging = Tagging {
-        files: &files,
+        files,
         edits: files.iter().map(FileEdits::new).collect(),
         image_tags: &image_tags,
         key_pair_name: options.temporary_key_pair_name.as_deref().map(|name| key_pair_name(name, &sources)),
