@@ -85,7 +85,7 @@ fn fields(
     let expiration = announced.until.strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string();
     let policy = json!({"expiration": expiration, "conditions": conditions});
     let policy = BASE64_STANDARD.encode(policy.to_string());
-    let time = SystemTime::from(announced.now);
+    let time = SystemTime::try_from(announced.now).map_err(|error| CALL.unreadable(error.to_string()))?;
     let key = generate_signing_key(credentials.secret_access_key(), time, region, "s3");
     fields.insert("x-amz-signature", calculate_signature(key, policy.as_bytes()));
     fields.insert("policy", policy);
@@ -154,7 +154,8 @@ mod tests {
             "dC0xL3MzL2F3czRfcmVxdWVzdCJ9LA0KICAgIHsieC1hbXotYWxnb3JpdGhtIjogIkFXUzQtSE1BQy1TSEEyNTYifSwNCiAgICB7IngtYW16LWRhdGUiOi",
             "AiMjAxNTEyMjlUMDAwMDAwWiIgfQ0KICBdDQp9"
         );
-        let day = SystemTime::from("2015-12-29T00:00:00Z".parse::<jiff::Timestamp>().unwrap());
+        let day: jiff::Timestamp = "2015-12-29T00:00:00Z".parse().unwrap();
+        let day = SystemTime::try_from(day).unwrap();
         let key = generate_signing_key("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", day, "us-east-1", "s3");
         let expected = "8afdbf4008c03f22c2cd3cdb72e4afbb1f6a588f3255ac628749a66d7f09699e";
         assert_eq!(calculate_signature(key, policy.as_bytes()), expected);

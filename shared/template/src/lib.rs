@@ -32,14 +32,11 @@ pub use download::DownloadError;
 pub use error::TemplateError;
 pub use form::TemplateForm;
 pub use local_execution::{LocalExecution, local_execution};
-pub use source::{GitSource, SubmittedTemplate, TemplateSource, TemplateSourceError, UrlSource};
-pub use summary::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary, read};
-pub use tagging::{PackerVersion, TagError, TagOptions, check_tag, tag};
-pub use variable_file::{VariableFileError, read_variable_file};
 pub use parsed::{ParsedTemplate, read, tag};
 pub use source::{GitSource, SubmittedTemplate, TemplateSource, TemplateSourceError, UrlSource};
 pub use summary::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary};
 pub use tagging::{PackerVersion, TagError, TagOptions, check_tag};
+pub use variable_file::{VariableFileError, read_variable_file};
 pub use variables::{
     STANDARD_VARIABLES, StandardValues, VariableError, check_variables, fill_in, standard_values,
     variables_file,

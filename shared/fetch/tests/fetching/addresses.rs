@@ -8,8 +8,8 @@ use std::sync::Mutex;
 
 use ciab_core::ports::{FetchError, Fetched};
 
-use template_server::server::{self, ok, redirect};
 use crate::{PUBLIC, World};
+use template_server::server::{self, ok, redirect};
 
 /// Hosts as they may stand in a URL.
 const SPELLINGS: &[&str] = &[

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use ciab_core::ports::Fetched;
 use ciab_fetch::Limits;
 
+use crate::{PUBLIC, World, refused};
 use template_server::repositories::{Repository, answer};
 use template_server::server::{redirect, status};
-use crate::{PUBLIC, World, refused};
 
 const SOURCE: &str = "git::https://public.example/o/r.git";
 
@@ -294,9 +294,8 @@ async fn what_is_no_repository_is_refused() {
         target if target.starts_with("/elsewhere.git") => redirect("https://public.example/"),
         "/" => template_server::server::ok("<html>"),
         target if target.starts_with("/down.git") => status(503),
-        target if target.starts_with("/garbage.git") => {
-            template_server::server::ok("zzzz").with("Content-Type", "application/x-git-upload-pack-advertisement")
-        }
+        target if target.starts_with("/garbage.git") => template_server::server::ok("zzzz")
+            .with("Content-Type", "application/x-git-upload-pack-advertisement"),
         target if target.starts_with("/half.git") && request.method == "POST" => {
             template_server::server::ok("0011packfile\nzzzz")
                 .with("Content-Type", "application/x-git-upload-pack-result")

@@ -9,9 +9,9 @@ use ciab_core::template_hosts::TemplateHosts;
 use ciab_fetch::{Roots, WebFetcher};
 use ciab_template::Bundle;
 
+use crate::{PUBLIC, World, refused};
 use template_server::authority::{Authority, self_signed_server};
 use template_server::server::{self, Answer, ok, raw, redirect, status};
-use crate::{PUBLIC, World, refused};
 
 const URL: &str = "https://public.example/a/t.pkr.hcl?token=s3cret";
 
