@@ -19,7 +19,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed or was cancelled; 2 wrong usage, or \
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed or was cancelled, or the template would be refused; 2 wrong usage, or \
 cancelling a build that has ended; 3 not found; 4 not allowed; \
 5 the service can't be reached or failed; 130 interrupted.";
 
@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Machine images and their builds
     #[command(subcommand)]
     Image(Box<ImageCommand>),
+    /// Templates on this machine
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Print a shell's completion script
     Completions {
         /// The shell to complete for
@@ -81,6 +84,39 @@ pub(crate) enum ImageCommand {
     Delete(DeleteOptions),
 }
 
+#[derive(Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// Show what a template declares, and whether the service would refuse it; works offline
+    Check(CheckOptions),
+    /// Upload a template, and print the source that a build names it by
+    Upload(UploadOptions),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct CheckOptions {
+    /// A template (.pkr.hcl, .pkr.json, .json), an archive (.zip, .tar.gz, .tar), or a folder
+    pub(crate) path: PathBuf,
+    /// Judge it as one that the service fetches from elsewhere: nothing in it may run on the runner
+    #[arg(long)]
+    pub(crate) fetched: bool,
+    /// Print the text as it would be built, with placeholders in place of a build's own tags
+    #[arg(long)]
+    pub(crate) tagged: bool,
+    /// Packer variable to check against what the template declares; may be repeated
+    #[arg(long = "var", value_name = "KEY=VALUE")]
+    pub(crate) variables: Vec<String>,
+    /// File with Packer variables to check, in HCL (.pkrvars.hcl) or JSON; may be repeated
+    #[arg(long = "var-file", value_name = "FILE")]
+    pub(crate) variable_files: Vec<PathBuf>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct UploadOptions {
+    /// A template (.pkr.hcl, .pkr.json, .json), an archive (.zip, .tar.gz, .tar), or a folder, of which what .ciabignore and
+    /// .gitignore name stays here
+    pub(crate) path: PathBuf,
+}
+
 #[derive(ClapArgs)]
 pub(crate) struct BuildOptions {
     /// Agent to install: claude-code, codex, gemini or cursor
@@ -92,13 +128,14 @@ pub(crate) struct BuildOptions {
     /// Type of the build instance [default: the configuration's, then the service's]
     #[arg(long)]
     pub(crate) instance_type: Option<String>,
-    /// Template: `builtin://name`, another source that the service fetches, or the path of one .pkr.hcl file
+    /// Template: `builtin://name`, another source that the service fetches, or a file or folder of this machine, of which
+    /// what .ciabignore and .gitignore name stays here
     #[arg(long, value_name = "SOURCE")]
     pub(crate) template: Option<String>,
     /// Packer variable; may be repeated, and wins over --var-file
     #[arg(long = "var", value_name = "KEY=VALUE")]
     pub(crate) variables: Vec<String>,
-    /// JSON file with one object of Packer variables; may be repeated, the last one wins
+    /// File with Packer variables, in HCL (.pkrvars.hcl) or JSON; may be repeated, the last one wins
     #[arg(long = "var-file", value_name = "FILE")]
     pub(crate) variable_files: Vec<PathBuf>,
     /// Extra tag for the image; may be repeated

@@ -3,13 +3,16 @@
 //! What is not given is left out, so that the service's own default holds. No error repeats a variable's value: it may
 //! be a secret.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ciab_template::{VariableFileError, read_variable_file};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::args::BuildOptions;
 use crate::config::BuildDefaults;
+use crate::local_template::{self, PackedTemplate};
 
 #[derive(Debug, Error)]
 pub(crate) enum Error {
@@ -17,39 +20,40 @@ pub(crate) enum Error {
     NotKeyValue { option: &'static str, position: usize },
     #[error("can't read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{} is not a JSON object of variables ({reason})", path.display())]
-    VariableFile { path: PathBuf, reason: String },
-    #[error("{}: the variable `{name}` must be a string, a number, true or false", path.display())]
-    VariableType { path: PathBuf, name: String },
-    #[error("the template {} is a folder", path.display())]
-    TemplateFolder { path: PathBuf },
-    #[error("the template {} is not a .pkr.hcl file", path.display())]
-    TemplateKind { path: PathBuf },
-    #[error("the template {} is neither a file nor a source that the service knows", path.display())]
-    TemplateMissing { path: PathBuf },
+    #[error(transparent)]
+    VariableFile(#[from] VariableFileError),
+    #[error("{}: the variable `{name}` is null, and has to have a value", path.display())]
+    NullVariable { path: PathBuf, name: String },
+    #[error(transparent)]
+    Template(#[from] local_template::Error),
 }
 
 impl Error {
-    pub(crate) fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::NotKeyValue { .. } => Some("for example: --var node_version=22"),
-            Self::VariableFile { .. } => {
-                Some("write the variables as JSON, for example {\"node_version\": \"22\"}")
-            }
-            Self::TemplateFolder { .. } | Self::TemplateKind { .. } => {
-                Some("give one .pkr.hcl file, or a source the service fetches, such as builtin://default-ec2")
-            }
-            Self::TemplateMissing { .. } => Some(
-                "sources look like builtin://default-ec2, https://… or git::https://…; a path needs an existing file",
-            ),
-            Self::Read { .. } | Self::VariableType { .. } => None,
+            Self::NotKeyValue { .. } => Some("for example: --var node_version=22".to_owned()),
+            Self::Template(error) => error.hint(),
+            Self::Read { .. } | Self::VariableFile(_) | Self::NullVariable { .. } => None,
         }
     }
 }
 
-/// The body of `POST /api/v1/images/build`, in its documented shape. Reads the files that the options name.
-pub(crate) fn compose(options: &BuildOptions, defaults: &BuildDefaults) -> Result<Value, Error> {
+/// Bytes of one template that still travels inside of the request.
+const INLINE_LIMIT: u64 = 256 * 1024;
+
+/// A build request, ready but for what has to be uploaded before it.
+#[derive(Debug)]
+pub(crate) struct BuildRequest {
+    /// The body of `POST /api/v1/images/build`, in its documented shape.
+    pub(crate) body: Map<String, Value>,
+    /// Becomes the body's `template_source` once the service has it.
+    pub(crate) upload: Option<PackedTemplate>,
+}
+
+/// Reads the files that the options name.
+pub(crate) fn compose(options: &BuildOptions, defaults: &BuildDefaults) -> Result<BuildRequest, Error> {
     let mut body = Map::new();
+    let mut upload = None;
     body.insert("provider".to_owned(), json!(options.provider));
     let mut set = |field: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -74,14 +78,15 @@ pub(crate) fn compose(options: &BuildOptions, defaults: &BuildDefaults) -> Resul
         Some(Template::Inline(content)) => {
             set("template", Some(json!({"type": "inline", "content": content})))
         }
+        Some(Template::Upload(packed)) => upload = Some(packed),
         None => {}
     }
-    let variables = variables(options)?;
+    let variables = variables(&options.variable_files, &options.variables)?;
     set("variables", Some(Value::Object(variables)).filter(|variables| *variables != json!({})));
     let tags = key_values("--tag", &options.tags)?;
     set("tags", Some(Value::Object(tags)).filter(|tags| *tags != json!({})));
     set("force", options.force.then_some(json!(true)));
-    Ok(Value::Object(body))
+    Ok(BuildRequest { body, upload })
 }
 
 /// The build's time limit, if it is this side that sets it.
@@ -93,46 +98,38 @@ pub(crate) fn timeout_secs(options: &BuildOptions, defaults: &BuildDefaults) -> 
 enum Template {
     Source(String),
     Inline(String),
+    Upload(PackedTemplate),
 }
 
 fn template(source: &str) -> Result<Template, Error> {
     if source.contains("://") || source.starts_with("git::") {
         return Ok(Template::Source(source.to_owned()));
     }
-    let path = PathBuf::from(source);
-    if path.is_dir() {
-        return Err(Error::TemplateFolder { path });
+    let path = Path::new(source);
+    let is_template = source.ends_with(".pkr.hcl") || source.ends_with(".json");
+    let is_small = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= INLINE_LIMIT);
+    if is_template && is_small {
+        return read(path).map(Template::Inline);
     }
-    if !path.exists() {
-        return Err(Error::TemplateMissing { path });
-    }
-    if !source.ends_with(".pkr.hcl") {
-        return Err(Error::TemplateKind { path });
-    }
-    read(&path).map(Template::Inline)
+    let bundle = local_template::read(path)?;
+    Ok(Template::Upload(local_template::pack(path, &bundle)?))
 }
 
-fn variables(options: &BuildOptions) -> Result<Map<String, Value>, Error> {
+/// Packer variables from files, and over them those of the command line.
+pub(crate) fn variables(files: &[PathBuf], given: &[String]) -> Result<Map<String, Value>, Error> {
     let mut variables = Map::new();
-    for path in &options.variable_files {
-        variables.append(&mut variable_file(path, &read(path)?)?);
+    for path in files {
+        variables.extend(variable_file(path, &read(path)?)?);
     }
-    variables.append(&mut key_values("--var", &options.variables)?);
+    variables.append(&mut key_values("--var", given)?);
     Ok(variables)
 }
 
-fn variable_file(path: &Path, text: &str) -> Result<Map<String, Value>, Error> {
-    let refused = |reason: String| Error::VariableFile { path: path.to_owned(), reason };
-    if path.extension().is_some_and(|extension| extension == "hcl") {
-        return Err(refused("variable files in HCL are not read yet".to_owned()));
-    }
-    // Syntax errors name a line and a column, never what stands there.
-    let document: Value = serde_json::from_str(text).map_err(|error| refused(error.to_string()))?;
-    let Value::Object(variables) = document else {
-        return Err(refused("it is JSON, but no object".to_owned()));
-    };
-    match variables.iter().find(|(_, value)| value.is_null() || value.is_array() || value.is_object()) {
-        Some((name, _)) => Err(Error::VariableType { path: path.to_owned(), name: name.clone() }),
+/// Lists and maps pass: whether they are taken is for whoever knows the variables' types to say.
+fn variable_file(path: &Path, text: &str) -> Result<BTreeMap<String, Value>, Error> {
+    let variables = read_variable_file(&path.display().to_string(), text.as_bytes())?;
+    match variables.iter().find(|(_, value)| value.is_null()) {
+        Some((name, _)) => Err(Error::NullVariable { path: path.to_owned(), name: name.clone() }),
         None => Ok(variables),
     }
 }
@@ -167,12 +164,12 @@ mod tests {
                 ImageCommand::Build(options) => options,
                 _ => panic!("not a build"),
             },
-            Command::Completions { .. } => panic!("not a build"),
+            Command::Template(_) | Command::Completions { .. } => panic!("not a build"),
         }
     }
 
     fn body(arguments: &[&str]) -> Value {
-        compose(&options(arguments), &BuildDefaults::default()).unwrap()
+        Value::Object(compose(&options(arguments), &BuildDefaults::default()).unwrap().body)
     }
 
     #[test]
@@ -220,9 +217,9 @@ mod tests {
             timeout_secs: Some(600),
             template: Some("builtin://mine".to_owned()),
         };
-        let body = compose(&options(&["--region", "us-west-2", "--timeout", "60"]), &defaults).unwrap();
+        let request = compose(&options(&["--region", "us-west-2", "--timeout", "60"]), &defaults).unwrap();
         assert_eq!(
-            body,
+            Value::Object(request.body),
             json!({
                 "provider": "claude-code", "region": "us-west-2", "instance_type": "t3.medium",
                 "subnet_id": "subnet-1", "timeout_secs": 60, "template_source": "builtin://mine"
@@ -244,43 +241,48 @@ mod tests {
     }
 
     #[test]
-    fn one_local_template_is_sent_inline_and_others_are_refused() {
+    fn one_small_template_is_sent_inline_and_all_else_is_packed() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("image.pkr.hcl");
-        std::fs::write(&file, "source {}").unwrap();
-        let path = |path: &Path| path.to_str().unwrap().to_owned();
-        assert_eq!(template(&path(&file)).unwrap(), Template::Inline("source {}".to_owned()));
-        assert!(matches!(template(&path(folder.path())), Err(Error::TemplateFolder { .. })));
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        for name in ["image.pkr.hcl", "image.pkr.json", "image.json"] {
+            assert_eq!(template(&write(name, "{}")).unwrap(), Template::Inline("{}".to_owned()));
+        }
+        let packed = |path: &str| match template(path) {
+            Ok(Template::Upload(packed)) => packed.files,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(packed(&write("large.pkr.hcl", &"#".repeat(256 * 1024 + 1))), 1);
+        assert_eq!(packed(folder.path().to_str().unwrap()), 4);
+        let missing = folder.path().join("no.pkr.hcl");
         assert!(matches!(
-            template(&path(&folder.path().join("no.pkr.hcl"))),
-            Err(Error::TemplateMissing { .. })
+            template(missing.to_str().unwrap()),
+            Err(Error::Template(local_template::Error::Missing { .. }))
         ));
-        let other = folder.path().join("image.json");
-        std::fs::write(&other, "{}").unwrap();
-        assert!(matches!(template(&path(&other)), Err(Error::TemplateKind { .. })));
     }
 
     #[test]
-    fn variable_files_keep_their_types_and_refuse_what_packer_variables_cannot_be_here() {
-        let read = |text: &str| variable_file(Path::new("v.json"), text);
-        let variables = read(r#"{"a": "x", "b": 2, "c": true}"#).unwrap();
-        assert_eq!(Value::Object(variables), json!({"a": "x", "b": 2, "c": true}));
-        assert!(matches!(read(r#"{"a": ["x"]}"#), Err(Error::VariableType { name, .. }) if name == "a"));
-        assert!(matches!(
-            variable_file(Path::new("v.pkrvars.hcl"), "a = 1"),
-            Err(Error::VariableFile { .. })
-        ));
+    fn variable_files_keep_their_types_in_both_forms() {
+        let read = |name: &str, text: &str| {
+            variable_file(Path::new(name), text)
+                .map(|variables| Value::Object(variables.into_iter().collect()))
+        };
+        let expected = json!({"a": "x", "b": 2, "c": true, "d": ["e"]});
+        assert_eq!(read("v.json", r#"{"a": "x", "b": 2, "c": true, "d": ["e"]}"#).unwrap(), expected);
+        assert_eq!(read("v.pkrvars.hcl", "a = \"x\"\nb = 2\nc = true\nd = [\"e\"]\n").unwrap(), expected);
+        assert!(
+            matches!(read("v.json", r#"{"a": null}"#), Err(Error::NullVariable { name, .. }) if name == "a")
+        );
+        let error = read("v.pkrvars.hcl", "a = 1\nb = env(\"X\")\n").unwrap_err().to_string();
+        assert!(error.starts_with("v.pkrvars.hcl:2: a variable file takes values"), "{error}");
     }
 
     #[test]
     fn no_error_repeats_a_value() {
-        for text in [
-            "\"hunter2\"",
-            "{\"a\": hunter2}",
-            "{\"a\": \"hunter2\" \"b\"}",
-            "[\"hunter2\"]",
-            "{\"a\":[\"hunter2\"]}",
-        ] {
+        for text in ["\"hunter2\"", "{\"a\": hunter2}", "{\"a\": \"hunter2\" \"b\"}", "[\"hunter2\"]"] {
             let error = variable_file(Path::new("v.json"), text).unwrap_err();
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }

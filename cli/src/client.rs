@@ -8,14 +8,16 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::document::Build;
+use crate::local_template::PackedTemplate;
 use crate::pace;
 use crate::server_url::ServerUrl;
+use crate::upload::{self, UploadAnswer};
 
 /// A gateway gives up on a function after 30 seconds; a little longer, so that its answer still arrives.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(35);
@@ -47,6 +49,11 @@ pub(crate) enum Error {
     /// A build whose status or id this version can't make sense of: no verdict may be drawn from it.
     #[error("{server} described a build in a way this version of ciab does not know ({what})")]
     UnknownBuild { server: String, what: String },
+    /// The service named the template otherwise than by what it holds.
+    #[error("{server} keeps the template under another name than that of its bytes, {expected}")]
+    OtherTemplate { server: String, expected: String },
+    #[error(transparent)]
+    Upload(#[from] upload::Error),
     #[error("the API key holds characters that can't be sent")]
     BadKey,
     #[error("can't set up the connection to {server}")]
@@ -63,6 +70,9 @@ impl Error {
             Self::Forbidden { .. }
             | Self::Redirected { .. }
             | Self::UnknownBuild { .. }
+            | Self::OtherTemplate { .. }
+            // Has been tried again by itself.
+            | Self::Upload(_)
             | Self::BadKey
             | Self::Setup { .. } => false,
         }
@@ -104,7 +114,10 @@ impl Error {
             }
             Self::Refused { status: 429, .. } => "the service is busy; try again later",
             Self::Setup { .. } => "are the system's CA certificates installed?",
-            Self::UnknownBuild { .. } => "is a newer version of ciab available?",
+            Self::UnknownBuild { .. } | Self::OtherTemplate { .. } => "is a newer version of ciab available?",
+            Self::Upload(_) => {
+                "nothing was built; run it again, and what has arrived already is not sent twice"
+            }
             Self::Refused { .. } | Self::BadKey => return None,
         };
         Some(hint.to_owned())
@@ -202,6 +215,22 @@ impl Client {
         request.body = Some(body);
         request.idempotency_key = Some(idempotency_key.to_owned());
         self.read_build(self.document(&request).await?)
+    }
+
+    /// Brings a template to the service, unless it has the same bytes already, and gives the source that it goes by.
+    pub(crate) async fn bring_template(&self, template: &PackedTemplate) -> Result<String, Error> {
+        let mut request = Request::new(Method::POST, &["templates"]);
+        request.body = Some(json!({"sha256": template.sha256, "size": template.bytes.len()}));
+        let (status, body) = self.attempts(&request).await.0?;
+        let answer: UploadAnswer = self.decode(status, &body)?;
+        let expected = format!("template://sha256:{}", template.sha256);
+        if answer.template_source != expected {
+            return Err(Error::OtherTemplate { server: self.server.to_string(), expected });
+        }
+        if let Some(form) = &answer.upload {
+            upload::send(form, template, !self.server.is_https()).await?;
+        }
+        Ok(expected)
     }
 
     /// One build; `patient` tries again at once where that may help, which a caller that polls anyway doesn't need.

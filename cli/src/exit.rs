@@ -3,6 +3,7 @@
 //! Every failure of the program passes through here once; nothing else picks an exit code.
 
 use std::error::Error as _;
+use std::path::PathBuf;
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use crate::output;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
+    /// The build failed, or the template would.
     BuildFailed = 1,
     WrongUsage = 2,
     NotFound = 3,
@@ -38,6 +40,10 @@ pub(crate) enum Failure {
     /// What was asked for is only possible while the build goes on.
     #[error("{source}")]
     HasEnded { build_id: Uuid, source: client::Error },
+    #[error("the service would refuse {}:\n{}", path.display(), reasons.join("\n"))]
+    TemplateRefused { path: PathBuf, reasons: Vec<String> },
+    #[error(transparent)]
+    Template(#[from] crate::local_template::Error),
     #[error("{message}")]
     Usage { message: String, hints: Vec<String> },
     #[error(transparent)]
@@ -68,7 +74,10 @@ impl Failure {
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::BuildFailed { .. } | Self::BuildCancelled { .. } => Exit::BuildFailed,
+            Self::BuildFailed { .. } | Self::BuildCancelled { .. } | Self::TemplateRefused { .. } => {
+                Exit::BuildFailed
+            }
+            Self::Template(error) => template_exit(error),
             // A result that can't be written is no verdict about the build or the service: only where it was sent to.
             Self::Usage { .. } | Self::Config(_) | Self::Request(_) | Self::Output { .. } => Exit::WrongUsage,
             Self::Service(error)
@@ -88,8 +97,11 @@ impl Failure {
                 vec![format!("`ciab image logs {build_id}` shows the whole log")]
             }
             Self::Usage { hints, .. } | Self::Interrupted { hints } => hints.clone(),
-            Self::Config(_) | Self::Output { .. } | Self::Runtime { .. } => Vec::new(),
-            Self::Request(error) => error.hint().map(str::to_owned).into_iter().collect(),
+            Self::TemplateRefused { .. } | Self::Config(_) | Self::Output { .. } | Self::Runtime { .. } => {
+                Vec::new()
+            }
+            Self::Template(error) => error.hint().into_iter().collect(),
+            Self::Request(error) => error.hint().into_iter().collect(),
             Self::Service(error) => error.hint().into_iter().collect(),
             Self::LostTrack { build_id, source } => {
                 source.hint().into_iter().chain(to_follow(*build_id)).collect()
@@ -112,6 +124,25 @@ pub(crate) fn to_cancel(build_id: Uuid) -> String {
     format!("`ciab image cancel {build_id}` cancels it")
 }
 
+/// What is on the disk and would be refused is a verdict; what is not there, or can't be read, a slip.
+fn template_exit(error: &crate::local_template::Error) -> Exit {
+    use crate::local_template::Error;
+    match error {
+        Error::Missing { .. } | Error::Read { .. } | Error::Walk { .. } | Error::Pack { .. } => {
+            Exit::WrongUsage
+        }
+        Error::Link { .. }
+        | Error::Kind { .. }
+        | Error::Name { .. }
+        | Error::TooMany { .. }
+        | Error::TooLarge { .. }
+        | Error::PackedTooLarge { .. }
+        | Error::Empty { .. }
+        | Error::Download { .. }
+        | Error::Bundle { .. } => Exit::BuildFailed,
+    }
+}
+
 fn service_exit(error: &client::Error) -> Exit {
     match error {
         client::Error::Refused { status, .. } => match status {
@@ -128,6 +159,8 @@ fn service_exit(error: &client::Error) -> Exit {
         | client::Error::Lost { .. }
         | client::Error::Foreign { .. }
         | client::Error::UnknownBuild { .. }
+        | client::Error::OtherTemplate { .. }
+        | client::Error::Upload(_)
         | client::Error::Redirected { .. } => Exit::ServiceFailed,
     }
 }

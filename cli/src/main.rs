@@ -1,6 +1,6 @@
 //! `ciab`: the command line of the image service.
 //!
-//! It speaks the HTTP API and nothing else: it never talks to AWS and never runs Packer. This file only wires the
+//! It speaks the HTTP API, and to a store that the API names for an upload: it never talks to AWS otherwise and never runs Packer. This file only wires the
 //! parts together; what a command does is in `commands`.
 
 mod args;
@@ -10,11 +10,13 @@ mod commands;
 mod config;
 mod document;
 mod exit;
+mod local_template;
 mod output;
 mod pace;
 mod secret;
 mod server_url;
 mod terminal_text;
+mod upload;
 mod wait;
 
 use clap::Parser;

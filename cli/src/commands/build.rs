@@ -1,11 +1,12 @@
 //! `ciab image build`: starts a build and, where asked to, waits for its end.
 
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::args::BuildOptions;
-use crate::build_request;
+use crate::build_request::{self, BuildRequest};
 use crate::client::Client;
-use crate::commands::status;
+use crate::commands::{status, template};
 use crate::config::BuildDefaults;
 use crate::document::{Build, Status, build_block};
 use crate::exit::{Exit, Failure, to_follow};
@@ -19,8 +20,14 @@ pub(crate) async fn run(
     defaults: &BuildDefaults,
     options: &BuildOptions,
 ) -> Result<Exit, Failure> {
-    let body = build_request::compose(options, defaults)?;
+    let BuildRequest { mut body, upload } = build_request::compose(options, defaults)?;
     let idempotency_key = idempotency_key(options)?;
+    if let Some(packed) = upload {
+        let uploading = template::upload::bring(client, printer, &packed);
+        let source = wait::unless_interrupted(Vec::new, uploading).await?;
+        body.insert("template_source".to_owned(), source.into());
+    }
+    let body = Value::Object(body);
     let lost = || {
         let again = format!(
             "the build may have been started; run again with --idempotency-key {idempotency_key} to find it"

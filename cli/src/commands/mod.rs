@@ -9,32 +9,48 @@ mod delete;
 mod list;
 mod logs;
 mod status;
+mod template;
 
-use crate::args::{Args, Command, ImageCommand};
+use crate::args::{Args, Command, GlobalOptions, ImageCommand, TemplateCommand};
 use crate::client::Client;
-use crate::config;
+use crate::config::{self, Settings};
 use crate::exit::{Exit, Failure};
 use crate::output::Printer;
 
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
-    let command = match args.command {
+    let global = &args.global;
+    match args.command {
         // Completions must work before anything is configured.
-        Command::Completions { shell } => return completions::run(shell),
-        Command::Image(command) => command,
-    };
-    let settings = config::load(&args.global)?;
+        Command::Completions { shell } => completions::run(shell),
+        // Looks at files of this machine alone, and so needs no service.
+        Command::Template(TemplateCommand::Check(options)) => {
+            template::check::run(&mut Printer::new(config::load(global)?.output), &options)
+        }
+        Command::Template(TemplateCommand::Upload(options)) => {
+            let (_, client, mut printer) = connect(global)?;
+            template::upload::run(&client, &mut printer, &options).await
+        }
+        Command::Image(command) => {
+            let (settings, client, mut printer) = connect(global)?;
+            let printer = &mut printer;
+            match *command {
+                ImageCommand::Build(options) => build::run(&client, printer, &settings.build, &options).await,
+                ImageCommand::List(options) => list::run(&client, printer, &settings.build, &options).await,
+                ImageCommand::Status(options) => status::run(&client, printer, &options).await,
+                ImageCommand::Logs(options) => logs::run(&client, printer, &options).await,
+                ImageCommand::Cancel(options) => cancel::run(&client, printer, &options).await,
+                ImageCommand::Delete(options) => delete::run(&client, printer, &options).await,
+            }
+        }
+    }
+}
+
+fn connect(global: &GlobalOptions) -> Result<(Settings, Client, Printer), Failure> {
+    let settings = config::load(global)?;
     let client = Client::new(&settings)?;
-    let mut printer = Printer::new(settings.output);
+    let printer = Printer::new(settings.output);
     if settings.api_key.is_some() && !client.server().is_https() && !client.server().is_loopback() {
         printer.warning(&format!("the API key travels unencrypted to {}", client.server()));
     }
-    let printer = &mut printer;
-    match *command {
-        ImageCommand::Build(options) => build::run(&client, printer, &settings.build, &options).await,
-        ImageCommand::List(options) => list::run(&client, printer, &settings.build, &options).await,
-        ImageCommand::Status(options) => status::run(&client, printer, &options).await,
-        ImageCommand::Logs(options) => logs::run(&client, printer, &options).await,
-        ImageCommand::Cancel(options) => cancel::run(&client, printer, &options).await,
-        ImageCommand::Delete(options) => delete::run(&client, printer, &options).await,
-    }
+    Ok((settings, client, printer))
 }

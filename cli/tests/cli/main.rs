@@ -11,4 +11,5 @@ mod interruption;
 mod logs;
 mod program;
 mod service;
+mod template;
 mod waiting;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -83,6 +83,8 @@ pub(crate) struct Seen {
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    /// The body as it came.
+    pub(crate) bytes: Bytes,
 }
 
 #[derive(Default)]
@@ -168,7 +170,8 @@ fn serve(script: Arc<Mutex<Script>>, address: SocketAddr) -> (SocketAddr, Runnin
         runtime.block_on(async {
             let listener = TcpListener::bind(address).await.unwrap();
             bound.send(listener.local_addr().unwrap()).unwrap();
-            let router = Router::new().fallback(answer).with_state(script);
+            // Templates are larger than what axum takes by itself.
+            let router = Router::new().fallback(answer).layer(DefaultBodyLimit::disable()).with_state(script);
             tokio::select! {
                 served = axum::serve(listener, router).into_future() => served.unwrap(),
                 _ = stopped => {}
@@ -191,8 +194,9 @@ async fn answer(
     let route = format!("{method} {target}");
     let next = {
         let mut script = script.lock().unwrap();
-        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        script.seen.push(Seen { method: method.to_string(), target, headers, body });
+        let bytes = body;
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        script.seen.push(Seen { method: method.to_string(), target, headers, body, bytes });
         match script.answers.get_mut(&route) {
             None => refusal(404, "not_found", &format!("nothing is scripted for {route}")),
             Some(answers) if answers.len() > 1 => answers.remove(0),
