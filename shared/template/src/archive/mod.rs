@@ -275,6 +275,27 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_inflated_beyond_one_byte_over_the_limit() {
+        struct Counting(u64);
+        impl Read for Counting {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0 += buffer.len() as u64;
+                Ok(buffer.len())
+            }
+        }
+        let mut budget = Budget::of_limit(10_000);
+        budget.read([0; 4_000].as_slice()).unwrap();
+        let mut endless = Counting(0);
+        assert!(matches!(budget.read(&mut endless), Err(ArchiveError::TooLarge { allowed: 10_000 })));
+        assert_eq!(endless.0, 6_001);
+
+        let mut small = Budget::of_archive(&[0; 10], 64 << 20);
+        let mut endless = Counting(0);
+        assert!(matches!(small.read(&mut endless), Err(ArchiveError::Ratio { packed: 10 })));
+        assert_eq!(endless.0, FREE_BYTES + 1);
+    }
+
+    #[test]
     fn a_bomb_stops_at_the_limit() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Compression::best());
         gzip.write_all(&vec![0; 1 << 20]).unwrap();

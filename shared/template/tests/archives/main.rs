@@ -5,4 +5,5 @@
 mod attacks;
 mod make_tar;
 mod make_zip;
+mod mutations;
 mod well_made;
