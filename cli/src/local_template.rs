@@ -93,13 +93,7 @@ pub(crate) fn read(path: &Path) -> Result<Bundle, Error> {
     let bundle = if path.is_dir() {
         folder(path)?
     } else if path.exists() {
-        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .ok_or_else(|| Error::Name { path: path.to_owned() })?;
-        Bundle::from_download(name, &bytes, LIMITS)
-            .map_err(|source| Error::Download { path: path.to_owned(), source })?
+        file(path)?
     } else {
         return Err(Error::Missing { path: path.to_owned() });
     };
@@ -123,6 +117,23 @@ pub(crate) fn pack(path: &Path, bundle: &Bundle) -> Result<PackedTemplate, Error
         .map_err(|source| Error::Download { path: path.to_owned(), source })?;
     let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(PackedTemplate { bytes, sha256, files: bundle.files().count() })
+}
+
+fn file(path: &Path) -> Result<Bundle, Error> {
+    let unread = |source| Error::Read { path: path.to_owned(), source };
+    let metadata = std::fs::metadata(path).map_err(unread)?;
+    if !metadata.is_file() {
+        // Some of them never end.
+        return Err(Error::Kind { path: path.to_owned() });
+    }
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(|| Error::Name { path: path.to_owned() })?;
+    check_size(path, &[(path.to_owned(), name.to_owned(), metadata.len())])?;
+    let bytes = std::fs::read(path).map_err(unread)?;
+    Bundle::from_download(name, &bytes, LIMITS)
+        .map_err(|source| Error::Download { path: path.to_owned(), source })
 }
 
 fn folder(root: &Path) -> Result<Bundle, Error> {
@@ -345,5 +356,9 @@ mod tests {
         assert!(matches!(read(&folder.path().join("none")), Err(Error::Missing { .. })));
         write(folder.path(), &[("notes.txt", "x")]);
         assert!(matches!(read(&folder.path().join("notes.txt")), Err(Error::Download { .. })));
+        #[cfg(unix)]
+        assert!(matches!(read(Path::new("/dev/zero")), Err(Error::Kind { .. })));
+        std::fs::File::create(folder.path().join("x.tar")).unwrap().set_len(65 * 1024 * 1024).unwrap();
+        assert!(matches!(read(&folder.path().join("x.tar")), Err(Error::TooLarge { .. })));
     }
 }
