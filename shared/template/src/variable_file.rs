@@ -10,6 +10,8 @@ use hcl_edit::structure::{Body, Structure};
 use hcl_edit::template::Element;
 use serde_json::{Number, Value};
 
+use crate::stack::with_room;
+
 /// Why a variable file can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {problem}")]
@@ -34,7 +36,7 @@ pub fn read_variable_file(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, V
         problem: problem.to_owned(),
     };
     let text = std::str::from_utf8(bytes).map_err(|_| error(1, "not UTF-8 text"))?;
-    if file.ends_with(".hcl") { of_hcl(text, &error) } else { of_json(text, &error) }
+    if file.ends_with(".hcl") { with_room(|| of_hcl(text, &error)) } else { of_json(text, &error) }
 }
 
 type MakeError<'a> = &'a dyn Fn(usize, &str) -> VariableFileError;

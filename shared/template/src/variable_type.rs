@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use hcl_edit::expr::{Expression, FuncCall, ObjectKey};
 use serde_json::Value;
 
+use crate::stack::with_room;
+
 /// A type constraint of HCL.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum VariableType {
@@ -25,7 +27,7 @@ impl VariableType {
     pub(crate) fn read(text: &str) -> Self {
         // Old templates quote it.
         let text = text.trim().trim_matches('"');
-        text.parse::<Expression>().map_or(Self::Any, |expression| Self::of(&expression))
+        with_room(|| text.parse::<Expression>().map_or(Self::Any, |expression| Self::of(&expression)))
     }
 
     fn of(expression: &Expression) -> Self {

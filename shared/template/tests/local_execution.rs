@@ -526,3 +526,25 @@ fn what_cannot_be_parsed_is_an_error_with_its_place() {
         assert!(error.starts_with(place), "{error}");
     }
 }
+
+/// As deep as the parsers go: a stack that overflows ends the test's process.
+#[test]
+fn deep_nesting_is_answered() {
+    let fors = |depth: usize| format!("{}1{}", "[for a in b : ".repeat(depth), "]".repeat(depth));
+    let lists = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+    for depth in [1, 30, 60, 64, 100, 10_000] {
+        for expression in [fors(depth), lists(depth)] {
+            for (file, text) in [
+                ("a.pkr.hcl", format!("locals {{\n  x = {expression}\n}}\n")),
+                ("a.pkr.json", format!("{{\"locals\": {{\"x\": \"${{{expression}}}\"}}}}")),
+                ("a.pkr.json", format!("{{\"locals\": {{\"x\": {}}}}}", lists(depth))),
+                ("a.json", format!("{{\"builders\": {}}}", lists(depth))),
+            ] {
+                let answer = local_execution(&Bundle::from_files([(file, text)]).unwrap());
+                assert!(depth > 60 || answer.is_ok(), "{file}, {depth} deep: {answer:?}");
+            }
+            let values = ciab_template::read_variable_file("x.hcl", format!("x = {expression}\n").as_bytes());
+            assert_eq!(values.is_ok(), depth <= 64 && expression == lists(depth), "{depth} deep: {values:?}");
+        }
+    }
+}

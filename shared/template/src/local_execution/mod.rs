@@ -13,6 +13,7 @@ use std::fmt;
 
 use crate::bundle::{Bundle, shown};
 use crate::error::TemplateError;
+use crate::stack::with_room;
 
 /// One thing that a template would do on the runner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +39,10 @@ impl fmt::Display for LocalExecution {
 ///
 /// Where a template can't be parsed.
 pub fn local_execution(bundle: &Bundle) -> Result<Vec<LocalExecution>, TemplateError> {
+    with_room(|| look(bundle))
+}
+
+fn look(bundle: &Bundle) -> Result<Vec<LocalExecution>, TemplateError> {
     let mut found = plugins_in_disguise(bundle);
     let at_the_top = || bundle.files().filter(|(path, _)| !path.contains('/'));
     let mut has_hcl2 = false;
