@@ -36,9 +36,37 @@ pub enum BundleError {
     Disk(#[from] io::Error),
 }
 
-/// Unpacks the bundle into `folder`, which must exist. Answers what Packer is to be given in the template's folder: the
-/// folder itself, or a template in the legacy form.
-pub fn unpack(bundle: &[u8], folder: &Path) -> Result<String, BundleError> {
+/// What Packer has to be told of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// What it builds in the template's folder: the folder itself, or one file in the legacy form.
+    pub target: String,
+    /// Whether the template says by itself that it needs the Amazon plugin.
+    pub requires_amazon_plugin: bool,
+}
+
+impl Template {
+    /// The folder itself.
+    pub const FOLDER: &str = ".";
+
+    /// What is wrong with a template is Packer's to say.
+    fn of(files: Vec<(String, Vec<u8>)>) -> Self {
+        let bundle = Bundle::from_files(files).unwrap_or_default();
+        let target = match bundle.form() {
+            Ok(TemplateForm::Legacy { file }) => file,
+            Ok(TemplateForm::Hcl2) | Err(_) => Self::FOLDER.to_owned(),
+        };
+        let plugins =
+            ciab_template::read(&bundle).map(|summary| summary.required_plugins).unwrap_or_default();
+        let is_amazon = |source: &str| source.trim_end_matches('/').ends_with("hashicorp/amazon");
+        let requires_amazon_plugin =
+            plugins.iter().any(|plugin| plugin.source.as_deref().is_some_and(is_amazon));
+        Self { target, requires_amazon_plugin }
+    }
+}
+
+/// Unpacks the bundle into `folder`, which must exist.
+pub fn unpack(bundle: &[u8], folder: &Path) -> Result<Template, BundleError> {
     let mut templates = Vec::new();
     for file in read_tar_gz(bundle, LIMITS)? {
         let is_variables = file.path == VARIABLES_FILE;
@@ -61,12 +89,7 @@ pub fn unpack(bundle: &[u8], folder: &Path) -> Result<String, BundleError> {
     if !folder.join(VARIABLES_FILE).is_file() {
         return Err(BundleError::Missing(VARIABLES_FILE));
     }
-    // What is wrong with a template is Packer's to say.
-    let form = Bundle::from_files(templates).ok().and_then(|bundle| bundle.form().ok());
-    Ok(match form {
-        Some(TemplateForm::Legacy { file }) => file,
-        Some(TemplateForm::Hcl2) | None => ".".to_owned(),
-    })
+    Ok(Template::of(templates))
 }
 
 /// Whether a template may have post-processors: one of its files holds the word, or cannot be read.
@@ -96,7 +119,7 @@ mod tests {
         template.to_tar_gz(prefix, beside).unwrap()
     }
 
-    fn unpacked(bundle: &[u8]) -> (tempfile::TempDir, Result<(), BundleError>) {
+    fn unpacked(bundle: &[u8]) -> (tempfile::TempDir, Result<Template, BundleError>) {
         let folder = tempfile::tempdir().unwrap();
         let result = unpack(bundle, folder.path());
         (folder, result)
@@ -111,6 +134,24 @@ mod tests {
         assert_eq!(mode("template/provision/b.sh") & 0o100, 0o100);
         assert_eq!(mode("template/a.pkr.hcl") & 0o111, 0);
         assert_eq!(fs::read_to_string(folder.path().join("template/a.pkr.hcl")).unwrap(), "x");
+    }
+
+    #[test]
+    fn packer_is_told_what_the_template_is() {
+        let plugins = r#"packer { required_plugins { amazon = { source = "github.com/hashicorp/amazon", version = ">= 1" } } }"#;
+        let legacy = r#"{"builders": [{"type": "amazon-ebs"}]}"#;
+        for (files, target, requires_amazon_plugin) in [
+            (vec![("a.pkr.hcl", "")], ".", false),
+            (vec![("a.pkr.hcl", plugins)], ".", true),
+            (vec![("image.json", legacy), ("data.json", "{}")], "image.json", false),
+            (vec![("image.json", legacy), ("a.pkr.hcl", "")], ".", false),
+            (vec![("a.pkr.hcl", "this is no HCL {{{")], ".", false),
+        ] {
+            let bundle = Bundle::from_files(files).unwrap();
+            let (_folder, result) =
+                unpacked(&bundle.to_tar_gz("template/", &[file(VARIABLES_FILE, "{}")]).unwrap());
+            assert_eq!(result.unwrap(), Template { target: target.into(), requires_amazon_plugin });
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ciab_template::VARIABLES_FILE;
 
-use crate::bundle::TEMPLATE_FOLDER;
+use crate::bundle::{TEMPLATE_FOLDER, Template};
 use crate::ledger::LedgerWriter;
 use crate::log::{Log, Stream};
 use crate::packer_output::{Event, UiKind, decode};
@@ -35,8 +35,8 @@ const PASSED: [&str; 10] = [
 /// … or begins with one of these.
 const PASSED_PREFIXES: [&str; 2] = ["AWS_", "PACKER_"];
 
-/// The folder that Packer is run in.
-const FOLDER: &str = ".";
+/// Where the Amazon plugin comes from, and its version: Packer checks what it downloads against the release's checksums.
+const AMAZON_PLUGIN: (&str, &str) = ("github.com/hashicorp/amazon", "1.3.2");
 
 /// The part of Packer's version that decides how it is driven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,11 @@ impl PackerVersion {
         let major = numbers.next()?.parse().ok()?;
         let minor = numbers.next()?.parse().ok()?;
         Some(Self { text: text.trim().trim_start_matches('v').to_owned(), major, minor })
+    }
+
+    /// Whether plugins have to be installed: from 1.10 on it has none built in.
+    pub fn bundles_no_plugins(&self) -> bool {
+        (self.major, self.minor) >= (1, 10)
     }
 
     /// Whether there is a `packer init`: from 1.7 on.
@@ -127,7 +132,7 @@ impl Packer {
         Ok(Self {
             binary,
             folder: work.join(TEMPLATE_FOLDER),
-            target: FOLDER.to_owned(),
+            target: Template::FOLDER.to_owned(),
             environment: clean_environment(host_environment, work),
             temporary_folder,
             stop_grace,
@@ -141,11 +146,6 @@ impl Packer {
         self.target = target;
     }
 
-    /// Whether there is anything that `packer init` could read: legacy templates name no plugins.
-    pub fn has_plugins_to_install(&self) -> bool {
-        self.target == FOLDER
-    }
-
     /// Asks for the version.
     pub async fn version(&self) -> Result<PackerVersion, PackerError> {
         // Anywhere but in the template's folder: it need not be there yet.
@@ -154,6 +154,12 @@ impl Packer {
             .version()
             .and_then(PackerVersion::parse)
             .ok_or_else(|| PackerError::NoVersion { binary: self.binary.clone() })
+    }
+
+    /// Installs the Amazon plugin, for a template that does not ask for it.
+    pub async fn install_amazon_plugin(&self) -> Result<Run, PackerError> {
+        let arguments = ["plugins", "install", AMAZON_PLUGIN.0, AMAZON_PLUGIN.1].map(OsString::from);
+        self.run_in(&self.folder, &arguments, None).await
     }
 
     /// Installs the plugins that the template asks for.

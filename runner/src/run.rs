@@ -21,7 +21,7 @@ use crate::failure::{BuildFailure, FailureName};
 use crate::ledger::LedgerWriter;
 use crate::log::{Log, Stream, Writer};
 use crate::manifest::{self, Document, Seconds};
-use crate::packer::{Packer, PackerError, Run};
+use crate::packer::{Packer, PackerError, PackerVersion, Run};
 use crate::redaction::Redaction;
 use crate::report::{Reported, report, send_heartbeats};
 use crate::sensitive_variables;
@@ -159,17 +159,15 @@ impl Build<'_> {
 
         let (version, fetched) = tokio::join!(packer.version(), self.fetch_and_unpack(work.path()));
         let version = version.map_err(|error| self.failure(error, None))?;
-        packer.takes(fetched?);
+        let template = fetched?;
+        packer.takes(template.target.clone());
         findings.seconds.fetch = Some(began.elapsed().as_secs_f64());
         findings.packer_version = Some(version.text.clone());
 
-        if version.has_init() && packer.has_plugins_to_install() {
+        if version.has_init() {
             let began = Instant::now();
-            let run = packer.init().await.map_err(|error| self.failure(error, Some("packer init")))?;
+            self.install_plugins(&packer, &version, &template).await?;
             findings.seconds.init = Some(began.elapsed().as_secs_f64());
-            if !run.ended.status.success() {
-                return Err(self.packer_failed(FailureName::PackerFailed, &run, Some("packer init")));
-            }
         }
 
         let began = Instant::now();
@@ -202,23 +200,49 @@ impl Build<'_> {
         Ok(run.told.images().to_vec())
     }
 
-    async fn fetch_and_unpack(&self, work: &Path) -> Result<String, BuildFailure> {
+    /// Those that the template asks for, and the Amazon plugin, which older versions of Packer have built in and older
+    /// templates do not ask for.
+    async fn install_plugins(
+        &self,
+        packer: &Packer,
+        version: &PackerVersion,
+        template: &bundle::Template,
+    ) -> Result<(), BuildFailure> {
+        const INIT: &str = "packer init";
+        const INSTALL: &str = "packer plugins install";
+        if template.target == bundle::Template::FOLDER {
+            let run = packer.init().await.map_err(|error| self.failure(error, Some(INIT)))?;
+            if !run.ended.status.success() {
+                return Err(self.packer_failed(FailureName::PackerFailed, &run, Some(INIT)));
+            }
+        }
+        if version.bundles_no_plugins() && !template.requires_amazon_plugin {
+            let run = packer.install_amazon_plugin().await;
+            let run = run.map_err(|error| self.failure(error, Some(INSTALL)))?;
+            if !run.ended.status.success() {
+                return Err(self.packer_failed(FailureName::PackerFailed, &run, Some(INSTALL)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch_and_unpack(&self, work: &Path) -> Result<bundle::Template, BuildFailure> {
         let bundle = self.fetch().await?;
         let folder = work.to_owned();
         let unpacked = tokio::task::spawn_blocking(move || {
-            let target = bundle::unpack(&bundle, &folder)?;
+            let unpacked = bundle::unpack(&bundle, &folder)?;
             let template = folder.join(bundle::TEMPLATE_FOLDER);
             let secrets = sensitive_variables::values(&template, &folder.join(ciab_template::VARIABLES_FILE));
-            Ok::<_, bundle::BundleError>((target, secrets, bundle::may_have_post_processors(&template)))
+            Ok::<_, bundle::BundleError>((unpacked, secrets, bundle::may_have_post_processors(&template)))
         })
         .await
         .map_err(|error| runner_failed("the bundle could not be unpacked", &error))?;
-        let (target, secrets, post_processed) =
+        let (template, secrets, post_processed) =
             unpacked.map_err(|error| runner_failed("the bundle could not be unpacked", &error))?;
         // Before Packer reads them for the first time.
         self.log.add_secrets(secrets);
         self.ledger.post_processed(post_processed);
-        Ok(target)
+        Ok(template)
     }
 
     async fn fetch(&self) -> Result<Vec<u8>, BuildFailure> {

@@ -68,6 +68,8 @@ async fn from_1_7_on_plugins_are_installed_first() {
     assert!(matches!(world.run().await, Reported::Yes));
     let commands = std::fs::read_to_string(world.path("commands")).unwrap();
     assert_eq!(commands.lines().nth(1), Some("-machine-readable init ."));
+    let install = "-machine-readable plugins install github.com/hashicorp/amazon 1.3.2";
+    assert_eq!(commands.lines().nth(2), Some(install), "the template does not ask for it");
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@
 
 mod world;
 
+use std::sync::Arc;
+
 use ciab_core::api::{ApiError, HttpRequest, HttpResponse};
 use ciab_core::ids::BuildId;
 use ciab_core::ports::FetchError;
@@ -188,7 +190,8 @@ async fn an_uploaded_template_is_built_by_its_digest() {
         let body = json!({"sha256": sha256, "size": size}).to_string().into_bytes();
         HttpRequest { body, ..HttpRequest::default() }
     };
-    let deps = world.upload_template();
+    let (clock, objects) = (Arc::new(world.clone()), Arc::new(world.clone()));
+    let deps = upload_template::Deps { clock, objects, uploads: Arc::new(world.clone()) };
     let answer = upload_template::handle(&deps, &announce(&sha256, archive.len())).await.unwrap();
     let answer = answer.body.unwrap();
     let source = answer["template_source"].as_str().unwrap().to_owned();

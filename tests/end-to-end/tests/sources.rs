@@ -83,7 +83,10 @@ impl Servers {
             ("/image.pkr.hcl", template.clone().into_bytes()),
             ("/image.pkr.json", HCL2_JSON.as_bytes().to_vec()),
             ("/legacy.json", LEGACY.as_bytes().to_vec()),
-            ("/bundle.tar.gz", tarball(&[("image-main/build.pkr.hcl", &template), ("image-main/README", "x")])),
+            (
+                "/bundle.tar.gz",
+                tarball(&[("image-main/build.pkr.hcl", &template), ("image-main/README", "x")]),
+            ),
             ("/private/image.pkr.hcl", template.clone().into_bytes()),
             ("/local.pkr.hcl", with_local_execution().into_bytes()),
             ("/demanding.pkr.hcl", format!("variable \"needed\" {{}}\n{template}").into_bytes()),
@@ -167,7 +170,9 @@ fn ciab(scene: &Scene, arguments: &[&str]) -> Result<Output> {
 /// Starts a build of this template.
 fn start(scene: &Scene, template: &Value) -> Result<String> {
     let field = if template.is_string() { "template_source" } else { "template" };
-    scene.start_build(&json!({"provider": "codex", "force": true, field: template})).with_context(|| template.to_string())
+    scene
+        .start_build(&json!({"provider": "codex", "force": true, field: template}))
+        .with_context(|| template.to_string())
 }
 
 fn succeeded(scene: &Scene, id: &str, source: &Value) -> Result<Value> {
@@ -188,9 +193,8 @@ fn templates_build_from_every_source_in_every_form() -> Result<()> {
     let credentials = format!("TemplateCredentials={{\"{host}\": \"/ciab/token\"}}");
     let trusted = format!("TrustedTemplateHosts={host}");
     let certificates = certificates.display().to_string();
-    let arguments = [
-        "--poll-interval", "2", "--certificates", &certificates, "--set", &trusted, "--set", &credentials,
-    ];
+    let arguments =
+        ["--poll-interval", "2", "--certificates", &certificates, "--set", &trusted, "--set", &credentials];
     let scene = Scene::start(&parts, &arguments)?;
     let outcome = (|| {
         let parameter = json!({"Name": "/ciab/token", "Value": TOKEN, "Type": "SecureString"});

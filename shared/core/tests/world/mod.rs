@@ -12,9 +12,7 @@ use ciab_core::ports::*;
 use ciab_core::resource::{Resource, ResourceKind, tag};
 use ciab_core::settings::Settings;
 use ciab_core::upload_template::{Announced, PresignedPost};
-use ciab_core::{
-    build_image, delete_image, dispatch, poll_builds, prepare_build, reconcile, start_runner, upload_template,
-};
+use ciab_core::{build_image, delete_image, dispatch, poll_builds, prepare_build, reconcile, start_runner};
 use ciab_template::{Bundle, TemplateSource};
 use jiff::{SignedDuration, Timestamp};
 
@@ -137,14 +135,6 @@ impl World {
             objects: self.port(|w| w as _),
             fetcher: self.port(|w| w as _),
             secrets: self.port(|w| w as _),
-        }
-    }
-
-    pub(crate) fn upload_template(&self) -> upload_template::Deps {
-        upload_template::Deps {
-            clock: self.port(|w| w as _),
-            objects: self.port(|w| w as _),
-            uploads: self.port(|w| w as _),
         }
     }
 
