@@ -17,7 +17,9 @@ use crate::resolve_template::{Fetching, ResolveError, Resolver};
 use crate::resource::{key_pair_name, tag};
 use crate::settings::Settings;
 use crate::step::{StepError, update};
-use ciab_template::{ArchivedFile, Bundle, StandardValues, TagOptions, TemplateSource, VARIABLES_FILE};
+use ciab_template::{
+    ArchivedFile, Bundle, ParsedTemplate, StandardValues, TagOptions, TemplateSource, VARIABLES_FILE,
+};
 
 /// What it needs.
 pub struct Deps {
@@ -152,7 +154,8 @@ fn prepare(
     authored: &Bundle,
 ) -> Result<Prepared, StepError> {
     let digest = authored.digest();
-    let declared = ciab_template::read(authored).map_err(rejected)?.variables;
+    let template = ParsedTemplate::of(authored).map_err(rejected)?;
+    let declared = template.summary().map_err(rejected)?.variables;
     refuse_local_execution(settings, &input.template.source, authored)?;
 
     ciab_template::check_variables(&declared, &input.variables).map_err(rejected)?;
@@ -162,7 +165,7 @@ fn prepare(
     }
     variables = ciab_template::standard_values(&declared, &variables, &standard_values(record, &digest));
 
-    let tagged = ciab_template::tag(authored, &tag_options(settings, record, &digest)).map_err(rejected)?;
+    let tagged = template.tag(&tag_options(settings, record, &digest)).map_err(rejected)?;
     let variables_file = ArchivedFile {
         path: VARIABLES_FILE.to_owned(),
         bytes: ciab_template::variables_file(&variables),

@@ -269,10 +269,9 @@ impl<'a> Fields<'a> {
                     shown(name)
                 )));
             }
-            if !matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_)) {
-                return Err(invalid(format!(
-                    "the variable `{name}` must be a string, a number, true or false"
-                )));
+            // Whether a value is of the variable's type is for whoever reads the template.
+            if value.is_null() {
+                return Err(invalid(format!("the variable `{name}` must have a value, and not null")));
             }
             variables.insert(name.clone(), value.clone());
         }
@@ -445,7 +444,7 @@ mod tests {
             (json!({"provider": "codex", "runner": "laptop"}), "invalid_request", "codebuild"),
             (json!({"provider": "codex", "force": "yes"}), "invalid_request", "true or false"),
             (json!({"provider": "codex", "variables": {"a b": "c"}}), "invalid_request", "`a b`"),
-            (json!({"provider": "codex", "variables": {"a": [1]}}), "invalid_request", "`a`"),
+            (json!({"provider": "codex", "variables": {"a": null}}), "invalid_request", "`a`"),
             (json!({"provider": "codex", "tags": {"ciab:stack": "x"}}), "invalid_request", "reserved"),
             (json!({"provider": "codex", "tags": {"AWS:x": "x"}}), "invalid_request", "reserved"),
             (json!({"provider": "codex", "tags": {"a": 1}}), "invalid_request", "must be a string"),
