@@ -91,13 +91,13 @@ impl Servers {
             ("/local.pkr.hcl", with_local_execution().into_bytes()),
             ("/demanding.pkr.hcl", format!("variable \"needed\" {{}}\n{template}").into_bytes()),
         ]);
-        let repository = Repository::new();
+        let repository = Repository::create();
         repository.write("packer/image.pkr.hcl", &template);
         repository.write("packer/other.pkr.hcl", "this is no HCL {{{");
         repository.write("legacy/image.json", LEGACY);
         let commit = repository.commit();
         repository.git(&["tag", "v1"]);
-        Self { authority: Authority::new(), files, repository, commit, asked: Arc::default() }
+        Self { authority: Authority::create(), files, repository, commit, asked: Arc::default() }
     }
 
     /// Where they answer: a host and a port.

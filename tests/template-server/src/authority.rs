@@ -22,7 +22,7 @@ fn authority(name: &str) -> CertificateParams {
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub fn create() -> Self {
         let (root_key, below_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let (root, below) = (authority("root"), authority("below"));
         let root_der = root.self_signed(&root_key).unwrap().der().clone();

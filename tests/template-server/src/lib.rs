@@ -3,7 +3,6 @@
 //!
 //! Must never listen on anything but loopback.
 #![expect(clippy::unwrap_used, reason = "a test stops where its own set-up fails")]
-#![expect(clippy::missing_panics_doc, reason = "all of it panics where a test's set-up fails")]
 
 pub mod authority;
 pub mod repositories;

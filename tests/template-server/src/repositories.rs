@@ -34,7 +34,7 @@ fn git(folder: &Path) -> Command {
 }
 
 impl Repository {
-    pub fn new() -> Self {
+    pub fn create() -> Self {
         let repository = Self { folder: TempDir::new().unwrap() };
         repository.git(&["init", "--quiet", "--initial-branch=main"]);
         repository

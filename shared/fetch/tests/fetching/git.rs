@@ -21,7 +21,7 @@ fn serving(repository: &Repository) -> World {
 
 /// A repository with two templates, and the ids of its two commits.
 fn templates() -> (Repository, [String; 2]) {
-    let repository = Repository::new();
+    let repository = Repository::create();
     repository.write("old.pkr.hcl", "old = 1");
     let old = repository.commit();
     repository.git(&["branch", "old"]);
@@ -133,7 +133,7 @@ async fn a_reference_that_there_is_none_of_is_refused_with_what_can_be_done() {
     assert!(message.contains(&unknown) && message.contains("name a branch or a tag"), "{message}");
     let message = world.refused(&format!("{SOURCE}?ref=01234567")).await;
     assert!(message.contains("40 digits"), "{message}");
-    let empty = Repository::new();
+    let empty = Repository::create();
     let message = serving(&empty).refused(SOURCE).await;
     assert!(message.contains("no commit yet"), "{message}");
 }
@@ -182,7 +182,7 @@ async fn links_and_submodules_are_refused_where_they_belong_to_the_template() {
 
 #[tokio::test]
 async fn names_that_git_itself_would_not_write_are_refused() {
-    let repository = Repository::new();
+    let repository = Repository::create();
     repository.write("t.pkr.hcl", "a = 1");
     repository.commit();
     let blob = repository.git(&["rev-parse", "HEAD:t.pkr.hcl"]);
@@ -229,7 +229,7 @@ async fn a_private_repository_is_fetched_with_a_token_that_nobody_else_sees() {
 
 #[tokio::test]
 async fn a_huge_repository_is_stopped_by_the_limits() {
-    let repository = Repository::new();
+    let repository = Repository::create();
     // What can't be compressed.
     let mut state = 1_u64;
     let mut noise = || {
@@ -257,7 +257,7 @@ async fn a_huge_repository_is_stopped_by_the_limits() {
 
 #[tokio::test]
 async fn an_object_that_inflates_without_end_is_not_inflated() {
-    let repository = Repository::new();
+    let repository = Repository::create();
     repository.write("t.pkr.hcl", "a = 1");
     repository.write("zeros", vec![0; 4 << 20]);
     repository.commit();
@@ -271,7 +271,7 @@ async fn an_object_that_inflates_without_end_is_not_inflated() {
 
 #[tokio::test]
 async fn folders_that_hold_each_other_many_times_are_not_walked_to_the_end() {
-    let repository = Repository::new();
+    let repository = Repository::create();
     repository.write("t.pkr.hcl", "a = 1");
     repository.commit();
     // Ten folders in each, forty deep, in forty objects.

@@ -57,9 +57,9 @@ async fn the_machine_says_which_authorities_are_believed() {
         assert!(matches!(fetched, Ok(Fetched::Bundle { .. })), "{fetched:?}");
         return;
     }
-    let authority = Authority::new();
+    let authority = Authority::create();
     let server = server::tls(authority.server(&["127.0.0.1"]), |_| ok("{}"));
-    for (pem, passed) in [(authority.root_pem(), "1 passed"), (Authority::new().root_pem(), "1 failed")] {
+    for (pem, passed) in [(authority.root_pem(), "1 passed"), (Authority::create().root_pem(), "1 failed")] {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), pem).unwrap();
         let mut again = Command::new(std::env::current_exe().unwrap());
@@ -110,7 +110,7 @@ async fn a_certificate_that_does_not_prove_the_host_is_refused() {
         (world.authority.server(&["other.example"]), "for another host"),
         (world.authority.expired_server(&["public.example"]), "expired"),
         (self_signed_server(&["public.example"]), "not trusted"),
-        (Authority::new().server(&["public.example"]), "not trusted"),
+        (Authority::create().server(&["public.example"]), "not trusted"),
     ] {
         world.network.serve(server::tls(config, |_| panic!("asked all the same")));
         for source in [URL, "git::https://public.example/a.git"] {

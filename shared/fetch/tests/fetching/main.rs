@@ -37,7 +37,7 @@ impl World {
     /// One in which no name exists and nobody answers.
     pub(crate) fn new() -> Self {
         let limits = Limits::default();
-        let (network, authority) = (Arc::new(Network::default()), Authority::new());
+        let (network, authority) = (Arc::new(Network::default()), Authority::create());
         Self { network, authority, hosts: TemplateHosts::default(), limits }
     }
 
