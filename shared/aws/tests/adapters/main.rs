@@ -10,5 +10,7 @@ mod ec2_runners;
 mod objects;
 mod records;
 mod runners;
+mod secrets;
 mod servers;
+mod uploads;
 mod workflows;
