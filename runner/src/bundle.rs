@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn packer_is_told_what_the_template_is() {
-        let plugins = r#"packer { required_plugins { amazon = { source = "github.com/hashicorp/amazon", version = ">= 1" } } }"#;
+        let plugins = "packer {\n  required_plugins {\n    amazon = {\n      source  = \"github.com/hashicorp/amazon\"\n      version = \">= 1\"\n    }\n  }\n}\n";
         let legacy = r#"{"builders": [{"type": "amazon-ebs"}]}"#;
         for (files, target, requires_amazon_plugin) in [
             (vec![("a.pkr.hcl", "")], ".", false),
