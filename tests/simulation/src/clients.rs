@@ -218,9 +218,10 @@ async fn delete(world: World, id: BuildId, after: Millis) {
         let images = state.table.images.values().filter(|image| image.build_id == id);
         images.map(|image| image.image_id.clone()).collect::<Vec<_>>()
     });
-    for image in images {
-        world.state(|state| state.may_delete(&image));
-        let gone = image.clone();
+    // Whoever deletes one of a build's images deletes them all.
+    world.state(|state| images.iter().for_each(|image| state.may_delete(image)));
+    for image in images.clone() {
+        let asked = image.clone();
         let answer = ask(&world, "delete-image", 4, move |process| {
             let mut request = HttpRequest { method: "DELETE".into(), ..HttpRequest::default() };
             request.path_parameters.insert("image_id".into(), image.to_string());
@@ -229,9 +230,16 @@ async fn delete(world: World, id: BuildId, after: Millis) {
         .await;
         world.state(|state| {
             // It may be answered that there is no such image while EC2 does not show its tags yet.
-            let is_listed = state.table.images.contains_key(gone.as_str());
-            if matches!(answer, Some((204, _))) || matches!(answer, Some((404, _))) && !is_listed {
-                state.deleted(&gone);
+            if matches!(answer, Some((204, _))) {
+                state.deleted(&asked);
+            }
+            // One whose tags EC2 does not show yet stays, and stays listed.
+            if matches!(answer, Some((204 | 404, _))) {
+                for image in &images {
+                    if !state.table.images.contains_key(image.as_str()) {
+                        state.deleted(image);
+                    }
+                }
             }
         });
     }
