@@ -9,10 +9,11 @@ use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Block, Body};
 
 use crate::error::TemplateError;
+use crate::heredocs;
 use crate::stack::with_room;
 use crate::summary::{DeclaredSource, DeclaredVariable, RequiredPlugin, TemplateSummary};
 use crate::tagging::AmazonBuilder;
-use crate::text::line_at;
+use crate::text::{column_at, line_at};
 
 /// May stand before a text, and is no part of it.
 pub(crate) const BYTE_ORDER_MARK: &str = "\u{feff}";
@@ -63,6 +64,14 @@ pub(crate) fn parse<'a>(path: &'a str, bytes: &'a [u8]) -> Result<HclFile<'a>, T
         column: error.location().column(),
         message: error.message().replace('\n', " "),
     })?;
+    if let Some(at) = with_room(|| heredocs::unclear_in(text, &body)) {
+        return Err(TemplateError::Syntax {
+            file: path.to_owned(),
+            line: line_at(text, at),
+            column: column_at(text, at),
+            message: heredocs::MESSAGE.to_owned(),
+        });
+    }
     Ok(HclFile { path, text, body })
 }
 

@@ -12,6 +12,7 @@ mod download;
 mod error;
 mod form;
 mod hcl;
+mod heredocs;
 mod json;
 mod legacy;
 mod local_execution;

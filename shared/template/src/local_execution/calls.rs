@@ -6,7 +6,7 @@ use hcl_edit::structure::Body;
 use hcl_edit::template::Template;
 use hcl_edit::visit::{Visit, visit_func_call};
 
-use super::document::text_of;
+use super::document::{template_of, text_of};
 use super::paths;
 use crate::bundle::{Bundle, normalise};
 
@@ -57,6 +57,10 @@ pub(super) fn judge(call: &Call, bundle: &Bundle) -> Option<String> {
             Some(format!("`{name}()` reads a secret with the runner's AWS permissions"))
         }
         "env" => environment(first),
+        // Its second argument is a pattern, which may lead out as well.
+        "fileset" => {
+            path(name, first).or_else(|| path(name, call.arguments.get(1).map_or(Some(""), Option::as_deref)))
+        }
         // `file`, `fileset`, `fileexists`, and whatever a later Packer adds to them.
         _ if name.starts_with("file") => path(name, first),
         _ => None,
@@ -79,8 +83,7 @@ fn template_file(given: &str, bundle: &Bundle) -> Option<String> {
     let Some(bytes) = normalise(given).ok().and_then(|path| bundle.get(&path)) else {
         return unknown("which the template does not have");
     };
-    let Some(template) = std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<Template>().ok())
-    else {
+    let Some(template) = std::str::from_utf8(bytes).ok().and_then(template_of) else {
         return unknown("which can't be read as a template");
     };
     let nested = calls_in_template(&template);
@@ -95,7 +98,7 @@ fn template_file(given: &str, bundle: &Bundle) -> Option<String> {
 /// The runner hands Packer few of its variables: what everybody may know, and what starts with `AWS_` or `PACKER_`
 /// (`runner/src/packer.rs`). Reading any other gives an empty string, so that the common `default = env("USER")` harms
 /// nobody. Those that may hold a credential do.
-fn environment(name: Option<&str>) -> Option<String> {
+pub(super) fn environment(name: Option<&str>) -> Option<String> {
     let Some(name) = name else {
         return Some("`env()` reads a variable of the runner whose name is computed".to_owned());
     };
@@ -108,30 +111,4 @@ fn environment(name: Option<&str>) -> Option<String> {
             paths::shown(&format!("env({name})"))
         )
     })
-}
-
-/// What is wrong with the functions in a plain string of the form before HCL2, `{{…}}`.
-pub(super) fn judge_plain(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for action in text.split("{{").skip(1) {
-        let action = action.split("}}").next().unwrap_or_default();
-        let words: Vec<&str> = action
-            .split(|character: char| {
-                !(character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '$'))
-            })
-            .filter(|word| !word.is_empty())
-            .collect();
-        for (index, word) in words.iter().enumerate() {
-            let argument = words.get(index + 1).copied();
-            found.extend(match *word {
-                "env" => environment(argument),
-                "vault" | "consul_key" => Some(format!("`{word}` asks another service from the runner")),
-                "aws_secretsmanager" => {
-                    Some(format!("`{word}` reads a secret with the runner's AWS permissions"))
-                }
-                _ => None,
-            });
-        }
-    }
-    found
 }

@@ -6,14 +6,14 @@ use std::ops::Range;
 use hcl_edit::Span;
 use hcl_edit::expr::{Expression, ObjectKey, TraversalOperator};
 use hcl_edit::structure::{Body, Structure};
-use hcl_edit::template::{Element, Template};
+use hcl_edit::template::{Element, Strip, Template};
 use jsonc_parser::ast::Value as Json;
 use jsonc_parser::common::Ranged as _;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 use super::calls::{Call, calls_in, calls_in_template};
 use crate::error::TemplateError;
-use crate::hcl;
+use crate::{hcl, heredocs};
 
 pub(super) struct Document {
     pub(super) file: String,
@@ -22,6 +22,8 @@ pub(super) struct Document {
     pub(super) calls: Vec<Call>,
     /// Every string in it, where strings are plain text with `{{…}}` in them.
     pub(super) plain_strings: Vec<(usize, String)>,
+    /// The lines of strings with expressions that can't be read.
+    pub(super) unreadable: Vec<usize>,
 }
 
 pub(super) struct Field {
@@ -53,6 +55,7 @@ pub(super) fn of_hcl(path: &str, bytes: &[u8]) -> Result<Document, TemplateError
         fields: reader.body(&file.body),
         calls: calls.collect(),
         plain_strings: Vec::new(),
+        unreadable: Vec::new(),
     })
 }
 
@@ -88,15 +91,21 @@ fn of_json_with(path: &str, bytes: &[u8], hcl2: bool) -> Result<Document, Templa
     })?;
     let parsed = parse_to_ast(text, &CollectOptions::default(), &ParseOptions::default())
         .map_err(|wrong| error(wrong.line_display(), wrong.column_display(), wrong.kind().to_string()))?;
-    let mut reader =
-        JsonReader { lines: Lines::of(text), hcl2, calls: Vec::new(), plain_strings: Vec::new() };
+    let mut reader = JsonReader {
+        lines: Lines::of(text),
+        hcl2,
+        calls: Vec::new(),
+        plain_strings: Vec::new(),
+        unreadable: Vec::new(),
+    };
     let root = parsed.value.map_or(Value::Plain, |value| reader.value(&value));
     let fields = match root {
         Value::Map(fields) => fields,
         Value::List(items) => items.into_iter().flat_map(|(_, item)| fields_of(item)).collect(),
         _ => Vec::new(),
     };
-    Ok(Document { file: path.to_owned(), fields, calls: reader.calls, plain_strings: reader.plain_strings })
+    let JsonReader { calls, plain_strings, unreadable, .. } = reader;
+    Ok(Document { file: path.to_owned(), fields, calls, plain_strings, unreadable })
 }
 
 fn fields_of(value: Value) -> Vec<Field> {
@@ -159,7 +168,7 @@ impl HclReader {
                     .map(|(key, value)| Field {
                         name: match key {
                             ObjectKey::Ident(ident) => Some(ident.to_string()),
-                            ObjectKey::Expression(key) => key.as_str().map(str::to_owned),
+                            ObjectKey::Expression(key) => text_of(key),
                         },
                         line: self.lines.at(start(value.expr())),
                         value: self.value(value.expr()),
@@ -176,6 +185,12 @@ impl HclReader {
             other => text_of(other).map_or(Value::Computed, Value::Text),
         }
     }
+}
+
+/// A text as Packer would read it in a place where templates stand; none where that isn't sure.
+pub(super) fn template_of(text: &str) -> Option<Template> {
+    let template = text.parse::<Template>().ok()?;
+    heredocs::unclear_in_template(text, &template).is_none().then_some(template)
 }
 
 /// The text that an expression is, where that is known without evaluating it.
@@ -205,6 +220,8 @@ fn text_of_elements<'a>(elements: impl Iterator<Item = &'a Element>) -> Option<S
     for element in elements {
         match element {
             Element::Literal(literal) => text.push_str(literal),
+            // `~` takes white space away on its side.
+            Element::Interpolation(interpolation) if interpolation.strip != Strip::None => return None,
             Element::Interpolation(interpolation) => text.push_str(&text_of(&interpolation.expr)?),
             Element::Directive(_) => return None,
         }
@@ -217,6 +234,7 @@ struct JsonReader {
     hcl2: bool,
     calls: Vec<Call>,
     plain_strings: Vec<(usize, String)>,
+    unreadable: Vec<usize>,
 }
 
 impl JsonReader {
@@ -249,7 +267,8 @@ impl JsonReader {
 
     fn name(&mut self, name: &str, line: usize) -> Option<String> {
         if !self.hcl2 {
-            return Some(name.to_ascii_lowercase());
+            // Packer compares names as Go's `EqualFold` does, to which these two are an `s` and a `k`.
+            return Some(name.replace('\u{17f}', "s").replace('\u{212a}', "k").to_ascii_lowercase());
         }
         match self.text(name, line) {
             Value::Text(text) => Some(text),
@@ -262,8 +281,11 @@ impl JsonReader {
             self.plain_strings.push((line, text.to_owned()));
             return Value::Text(text.to_owned());
         }
-        let Ok(template) = text.parse::<Template>() else {
+        let Some(template) = template_of(text) else {
             // Packer could not read it either; should it, nothing is known of it.
+            if text.contains("${") || text.contains("%{") {
+                self.unreadable.push(line);
+            }
             return Value::Computed;
         };
         self.calls.extend(calls_in_template(&template).into_iter().map(|call| Call { line, ..call }));

@@ -7,6 +7,7 @@
 mod calls;
 mod document;
 mod paths;
+mod plain;
 mod rules;
 
 use std::fmt;

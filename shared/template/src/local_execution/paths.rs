@@ -8,7 +8,11 @@ pub(super) fn judge(path: &str) -> Option<&'static str> {
         Some("it is absolute, and only files of the template may be named")
     } else if rendered.split(['/', '\\']).any(|part| part == "..") {
         Some("it has `..` in it, and only files of the template may be named")
-    } else if rendered.contains(['\\', '$']) || rendered.contains("://") {
+    } else if rendered.contains(['\\', '$'])
+        || rendered.contains("://")
+        || rendered.starts_with(char::is_whitespace)
+        || rendered.contains(char::is_control)
+    {
         Some("it is not a plain path to a file of the template")
     } else {
         None
@@ -78,6 +82,8 @@ mod tests {
             "$HOME/x",
             "${HOME}/x",
             "file:///etc/shadow",
+            " /etc/shadow",
+            "a\n",
             "{{template_dir}}/../x",
             "a/{{template_dir}}/x",
             "{{user `path`}}",

@@ -3,7 +3,7 @@
 
 use super::calls;
 use super::document::{Document, Field, Value};
-use super::{LocalExecution, paths};
+use super::{LocalExecution, paths, plain};
 use crate::bundle::{Bundle, shown};
 
 /// Provisioners that run on the build instance, with their attributes that name files of the machine that Packer runs on.
@@ -104,6 +104,12 @@ pub(super) fn of_hcl2(document: &Document, bundle: &Bundle) -> Vec<LocalExecutio
             other => findings.add(field.line, format!("`{}` is not known to be harmless", named(other))),
         }
     }
+    for line in &document.unreadable {
+        findings.add(
+            *line,
+            "an expression in this string can't be read, so that it may call anything".to_owned(),
+        );
+    }
     for call in &document.calls {
         if let Some(what) = calls::judge(call, bundle) {
             findings.add(call.line, what);
@@ -126,7 +132,7 @@ pub(super) fn of_legacy(document: &Document) -> Vec<LocalExecution> {
         }
     }
     for (line, text) in &document.plain_strings {
-        for what in calls::judge_plain(text) {
+        for what in plain::judge(text) {
             findings.add(*line, what);
         }
     }
@@ -324,12 +330,23 @@ impl Findings<'_> {
                         shown(name)
                     ),
                 ),
+                Some(setting @ ("ssh_host" | "winrm_host")) => self.add(
+                    field.line,
+                    format!(
+                        "`{setting}` in {kind} \"{}\" logs in to any machine that the runner's network reaches",
+                        shown(name)
+                    ),
+                ),
+                Some(setting @ "formulas") => self.add(
+                    field.line,
+                    format!("`{setting}` in {kind} \"{}\" are downloaded by the runner", shown(name)),
+                ),
                 Some(setting @ "vault_aws_engine") => self.add(
                     field.line,
                     format!("`{setting}` in {kind} \"{}\" asks another service from the runner", shown(name)),
                 ),
                 // It may hold any of the others for one of the sources.
-                Some("override") if matches!(field.value, Value::Computed) => self.add(
+                Some("override") if is_computed_for_some_source(&field.value) => self.add(
                     field.line,
                     format!(
                         "`override` in {kind} \"{}\" is computed, so that it may name any file of the runner",
@@ -368,12 +385,20 @@ impl Findings<'_> {
 
     fn plugins(&mut self, packer: &Value) {
         each_map(packer, 0, &mut |_, fields| {
-            for field in fields.iter().filter(|field| field.name.as_deref() == Some("required_plugins")) {
-                each_map(&field.value, field.line, &mut |_, plugins| {
-                    for plugin in plugins {
-                        self.plugin(plugin);
+            for field in fields {
+                match field.name.as_deref() {
+                    Some("required_plugins") => each_map(&field.value, field.line, &mut |_, plugins| {
+                        for plugin in plugins {
+                            self.plugin(plugin);
+                        }
+                    }),
+                    Some("required_version" | "//") => {}
+                    other => {
+                        let what =
+                            format!("`{}` in a packer block is not known to be harmless", named(other));
+                        self.add(field.line, what);
                     }
-                });
+                }
             }
         });
     }
@@ -381,7 +406,8 @@ impl Findings<'_> {
     fn plugin(&mut self, plugin: &Field) {
         let mut sources = Vec::new();
         each_map(&plugin.value, plugin.line, &mut |_, fields| {
-            for field in fields.iter().filter(|field| field.name.as_deref() == Some("source")) {
+            for field in fields.iter().filter(|field| matches!(field.name.as_deref(), Some("source") | None))
+            {
                 sources.push(match &field.value {
                     Value::Text(source) => shown(source),
                     _ => "one that is computed".to_owned(),
@@ -399,6 +425,24 @@ impl Findings<'_> {
                 ),
             );
         }
+    }
+}
+
+/// Whether an `override`, or what it says for one of the sources, is something that only Packer can work out.
+fn is_computed_for_some_source(overrides: &Value) -> bool {
+    match overrides {
+        Value::Computed => true,
+        Value::List(items) => items.iter().any(|(_, item)| is_computed_for_some_source(item)),
+        Value::Map(sources) => sources.iter().any(|source| is_computed(&source.value)),
+        Value::Text(_) | Value::Plain => false,
+    }
+}
+
+fn is_computed(value: &Value) -> bool {
+    match value {
+        Value::Computed => true,
+        Value::List(items) => items.iter().any(|(_, item)| is_computed(item)),
+        Value::Text(_) | Value::Plain | Value::Map(_) => false,
     }
 }
 
