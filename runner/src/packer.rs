@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ciab_template::VARIABLES_FILE;
+use ciab_template::{VARIABLES_FILE, is_passed_to_packer};
 
 use crate::bundle::{TEMPLATE_FOLDER, Template};
 use crate::ledger::LedgerWriter;
@@ -18,22 +18,6 @@ use crate::packer_output::{Event, UiKind, decode};
 use crate::process::{self, Ended, Program, RawLine, Source};
 use crate::stop::{StopReason, StopSwitch};
 use crate::told::Told;
-
-/// A variable passes to Packer where its name is one of these …
-const PASSED: [&str; 10] = [
-    "PATH",
-    "HOME",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-];
-/// … or begins with one of these.
-const PASSED_PREFIXES: [&str; 2] = ["AWS_", "PACKER_"];
 
 /// Where the Amazon plugin comes from, and its version: Packer checks what it downloads against the release's checksums.
 const AMAZON_PLUGIN: (&str, &str) = ("github.com/hashicorp/amazon", "1.3.2");
@@ -260,14 +244,8 @@ fn clean_environment(
     host: impl IntoIterator<Item = (OsString, OsString)>,
     work: &Path,
 ) -> Vec<(OsString, OsString)> {
-    let mut environment: Vec<(OsString, OsString)> = host
-        .into_iter()
-        .filter(|(name, _)| {
-            name.to_str().is_some_and(|name| {
-                PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-            })
-        })
-        .collect();
+    let mut environment: Vec<(OsString, OsString)> =
+        host.into_iter().filter(|(name, _)| name.to_str().is_some_and(is_passed_to_packer)).collect();
     let defaults = [
         ("HOME", work.join("home").into_os_string()),
         ("PACKER_CACHE_DIR", work.join("packer-cache").into_os_string()),

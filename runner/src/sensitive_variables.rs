@@ -9,8 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use ciab_template::parse_hcl;
 use hcl_edit::expr::Expression;
-use hcl_edit::structure::{Attribute, Body, Structure};
+use hcl_edit::structure::{Attribute, Structure};
 use serde_json::Value;
 
 /// A template file larger than this is no template.
@@ -56,7 +57,7 @@ struct Variables {
 
 impl Variables {
     fn read_hcl(&mut self, text: &str) {
-        let Ok(body) = text.parse::<Body>() else { return };
+        let Some(body) = parse_hcl(text) else { return };
         for block in body.blocks().filter(|block| block.ident.as_str() == "variable") {
             let Some(name) = block.labels.first().map(|label| label.as_str().to_owned()) else { continue };
             for attribute in block.body.attributes() {
@@ -73,7 +74,7 @@ impl Variables {
     }
 
     fn read_hcl_values(&mut self, text: &str) {
-        let Ok(body) = text.parse::<Body>() else { return };
+        let Some(body) = parse_hcl(text) else { return };
         for structure in &body {
             if let Structure::Attribute(attribute) = structure {
                 self.add_hcl(attribute.key.as_str(), attribute);
@@ -222,6 +223,15 @@ mod tests {
         let new = r#"{"variable": {"pin": {"sensitive": true, "default": "new-default"}}}"#;
         let found = values_of(&[("template.json", old), ("t.pkr.json", new)], r#"{"password": "given"}"#);
         assert_eq!(found, ["given", "new-default", "old-default"]);
+    }
+
+    #[test]
+    fn values_behind_a_byte_order_mark_and_deep_in_a_template_are_found() {
+        let deep = format!("{}1{}", "[for a in b : ".repeat(60), "]".repeat(60));
+        let template = format!(
+            "\u{feff}variable \"a\" {{\n  sensitive = true\n  default = \"secret-a\"\n}}\nlocals {{\n  x = {deep}\n}}\n"
+        );
+        assert_eq!(values_of(&[("t.pkr.hcl", &template)], "{}"), ["secret-a"]);
     }
 
     #[test]

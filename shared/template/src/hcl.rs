@@ -56,9 +56,8 @@ impl HclFile<'_> {
 /// Where it is not HCL, or its blocks and expressions stand more than 64 deep in each other (`hcl-edit`'s own limit).
 pub(crate) fn parse<'a>(path: &'a str, bytes: &'a [u8]) -> Result<HclFile<'a>, TemplateError> {
     let text = std::str::from_utf8(bytes).map_err(|_| TemplateError::NotText { file: path.to_owned() })?;
-    // Packer skips it in HCL, though not in JSON.
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    let body = with_room(|| text.parse::<Body>()).map_err(|error| TemplateError::Syntax {
+    let text = without_mark(text);
+    let body = parse_with_room(text).map_err(|error| TemplateError::Syntax {
         file: path.to_owned(),
         line: error.location().line(),
         column: error.location().column(),
@@ -73,6 +72,20 @@ pub(crate) fn parse<'a>(path: &'a str, bytes: &'a [u8]) -> Result<HclFile<'a>, T
         });
     }
     Ok(HclFile { path, text, body })
+}
+
+/// Parses a text of HCL as deep as it may nest, whatever is left of the thread's stack; none where it is not HCL.
+pub fn parse_hcl(text: &str) -> Option<Body> {
+    parse_with_room(without_mark(text)).ok()
+}
+
+fn parse_with_room(text: &str) -> Result<Body, hcl_edit::parser::Error> {
+    with_room(|| text.parse())
+}
+
+/// Packer skips it in HCL, though not in JSON.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
 /// Where something stands in the text it was parsed from.
@@ -146,5 +159,25 @@ fn read_packer_block(block: &Block, summary: &mut TemplateSummary) {
                 version: field("version").or_else(|| plugin.value.as_str().map(str::to_owned)),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stack that overflows ends the test's process.
+    #[test]
+    fn a_body_is_parsed_as_deep_as_it_may_nest_on_a_small_stack() {
+        let text = format!("x = {}1{}\n", "[for a in b : ".repeat(60), "]".repeat(60));
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        let parsed = small.spawn(move || parse_hcl(&text).is_some()).unwrap().join().unwrap();
+        assert!(parsed);
+    }
+
+    #[test]
+    fn a_body_may_begin_with_a_byte_order_mark_and_must_be_hcl() {
+        assert_eq!(parse_hcl("\u{feff}a = 1\n").unwrap().attributes().count(), 1);
+        assert!(parse_hcl("a = {{").is_none());
     }
 }

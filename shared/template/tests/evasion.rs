@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't be set up has failed")]
 
-use ciab_template::{Bundle, TemplateError, local_execution, read};
+use ciab_template::{Bundle, local_execution, read};
 
 fn bundle(file: &str, text: &str) -> Bundle {
     let nested = "${\"${file(\"/etc/shadow\")}\"}";

@@ -9,6 +9,7 @@ use hcl_edit::visit::{Visit, visit_func_call};
 use super::document::{template_of, text_of};
 use super::paths;
 use crate::bundle::{Bundle, normalise};
+use crate::packer_environment::may_hold_a_credential;
 
 /// One call, with its arguments as far as they are known.
 pub(super) struct Call {
@@ -95,17 +96,13 @@ fn template_file(given: &str, bundle: &Bundle) -> Option<String> {
     unknown(&format!("in which {wrong}"))
 }
 
-/// The runner hands Packer few of its variables: what everybody may know, and what starts with `AWS_` or `PACKER_`
-/// (`runner/src/packer.rs`). Reading any other gives an empty string, so that the common `default = env("USER")` harms
-/// nobody. Those that may hold a credential do.
+/// Reading a variable that Packer does not get gives an empty string, so that the common `default = env("USER")` harms
+/// nobody.
 pub(super) fn environment(name: Option<&str>) -> Option<String> {
     let Some(name) = name else {
         return Some("`env()` reads a variable of the runner whose name is computed".to_owned());
     };
-    let upper = name.to_ascii_uppercase();
-    let harmless = matches!(upper.as_str(), "AWS_REGION" | "AWS_DEFAULT_REGION" | "NO_PROXY");
-    let guarded = upper.starts_with("AWS_") || upper.starts_with("PACKER_") || upper.ends_with("_PROXY");
-    (guarded && !harmless).then(|| {
+    may_hold_a_credential(name).then(|| {
         format!(
             "`{}` reads a variable of the runner that may hold a credential",
             paths::shown(&format!("env({name})"))
