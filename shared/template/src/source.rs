@@ -206,7 +206,11 @@ impl fmt::Display for GitSource {
             write!(formatter, "//{path}")?;
         }
         match &self.reference {
-            Some(reference) => write!(formatter, "?ref={reference}"),
+            // These mean something else in a query.
+            Some(reference) => {
+                let reference = reference.replace('%', "%25").replace('+', "%2B").replace('&', "%26");
+                write!(formatter, "?ref={reference}")
+            }
             None => Ok(()),
         }
     }
@@ -340,10 +344,20 @@ fn git(repository: &str) -> Result<GitSource, TemplateSourceError> {
         Some((repository, path)) => (&location[..scheme_ends + repository.len()], Some(path)),
         None => (location, None),
     };
-    let url = web(repository)?;
-    if url.path().trim_matches('/').is_empty() {
+    let mut url = web(repository)?;
+    let repository_path = url.path().trim_end_matches('/').to_owned();
+    if repository_path.is_empty() {
         return Err(invalid(format!("`git::{}`: the repository's path is missing", shown(repository))));
     }
+    // A backslash is a slash to a URL, and a tab nothing: what looked like one part may be two, and `//` what divides the
+    // repository from a path in it.
+    if repository_path.contains("//") {
+        return Err(invalid(format!(
+            "`git::{}`: a part of the repository's path is empty, or has a backslash or a line break in it",
+            shown(repository)
+        )));
+    }
+    url.set_path(&repository_path);
     let mut reference = None;
     for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match name.as_ref() {
@@ -366,6 +380,11 @@ fn git_path(given: &str) -> Result<Option<String>, TemplateSourceError> {
     }
     let path = normalise(given.trim_start_matches('/'))
         .map_err(|_| invalid("a path in a git repository must be relative, without `..`"))?;
+    if path.contains('?') {
+        return Err(invalid(
+            "a path in a git repository can't have a `?` in it, where the `ref` would begin",
+        ));
+    }
     if path.split('/').any(|part| part.eq_ignore_ascii_case(".git")) {
         return Err(invalid("a path in a git repository can't lead into `.git`"));
     }
@@ -465,6 +484,31 @@ mod tests {
         assert_eq!(source.url.as_str(), "https://h.example/o/r.git");
         assert_eq!(source.path.as_deref(), Some("packer/a.pkr.hcl"));
         assert_eq!(source.reference.as_deref(), Some("feature/x"));
+    }
+
+    /// Found by the fuzz target `source`: a URL makes slashes of backslashes, and what was shown named another repository.
+    #[test]
+    fn a_repository_whose_url_gets_an_empty_part_is_refused() {
+        for location in ["a\\\\b", "a/\\b", "a/\t/b", "a\\\\b//path"] {
+            let given = format!("git::https://h.example/{location}");
+            assert!(refused(&given).contains("a part of the repository's path is empty"), "{given:?}");
+        }
+    }
+
+    /// Found by the fuzz target `source`.
+    #[test]
+    fn what_is_shown_of_a_git_source_names_the_same_one() {
+        for form in [
+            json!({"type": "git", "url": "https://h.example/r.git", "ref": "v1.0+build&x%41#y=z"}),
+            json!({"type": "git", "url": "https://h.example/r.git/", "path": "a/b", "ref": "v1"}),
+            json!({"type": "git", "url": "https://h.example/o\\r.git//", "path": "a b#c%20d"}),
+        ] {
+            let source = object(form);
+            assert_eq!(parsed(&source.to_string()), source);
+        }
+        let path = json!({"type": "git", "url": "https://h.example/r.git", "path": "a?ref=b"});
+        let error = SubmittedTemplate::from_object(&path).unwrap_err().to_string();
+        assert!(error.contains("can't have a `?` in it"), "{error}");
     }
 
     #[test]
