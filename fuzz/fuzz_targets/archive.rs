@@ -12,7 +12,11 @@ fuzz_target!(|input: &[u8]| {
     let Ok(bundle) = Bundle::from_download(name, bytes, limits) else { return };
     let mut total = 0;
     for (path, content) in bundle.files() {
-        assert!(!path.starts_with('/') && !path.contains('\\') && path.split('/').all(|part| !matches!(part, "" | "." | "..")));
+        assert!(
+            !path.starts_with('/')
+                && !path.contains('\\')
+                && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+        );
         total += content.len() as u64;
     }
     assert!(total <= limits.total_bytes.max(bytes.len() as u64));

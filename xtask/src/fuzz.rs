@@ -13,19 +13,25 @@ use crate::setup::{self, CargoFuzz};
 use crate::{progress, workspace};
 
 const TARGETS: [Target; 4] = [
-    Target { name: "template", seeds: Some("shared/template/tests/templates") },
-    Target { name: "source", seeds: None },
-    Target { name: "archive", seeds: None },
-    Target { name: "packer_output", seeds: None },
+    Target { name: "template", seeds: "shared/template/tests/templates", forms: &TEMPLATES },
+    Target { name: "source", seeds: "fuzz/seeds/source", forms: &[] },
+    Target { name: "archive", seeds: "fuzz/seeds/archive", forms: &ARCHIVES },
+    Target { name: "packer_output", seeds: "fuzz/seeds/packer_output", forms: &[] },
 ];
+
+/// Ends of names, and the byte by which the target tells that form.
+const TEMPLATES: [(&str, u8); 4] = [(".pkr.hcl", 0), (".pkr.json", 1), (".json", 2), (".pkrvars.hcl", 3)];
+const ARCHIVES: [(&str, u8); 3] = [(".zip", 0), (".tar.gz", 1), (".tar", 2)];
 
 /// A file larger than this is no good seed: it makes every run slow.
 const LARGEST_SEED: u64 = 8 * 1024;
 
 struct Target {
     name: &'static str,
-    /// A folder of templates to begin with.
-    seeds: Option<&'static str>,
+    /// A folder of what to begin with.
+    seeds: &'static str,
+    /// Where it reads several forms, those, the first that fits; its input begins with a byte for the form.
+    forms: &'static [(&'static str, u8)],
 }
 
 #[derive(Args)]
@@ -64,9 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 fn fuzz(cargo_fuzz: &CargoFuzz, target: &Target, seconds: u32) -> Result<bool> {
     let corpus = workspace::target_directory()?.join("fuzz-corpus").join(target.name);
     std::fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
-    if let Some(seeds) = target.seeds {
-        sow(&workspace::root().join(seeds), &corpus)?;
-    }
+    sow(&workspace::root().join(target.seeds), target, &corpus)?;
     let mut command = cargo_fuzz.command();
     command.current_dir(workspace::root()).args(["run", "--sanitizer", "none", target.name]);
     command.arg(&corpus);
@@ -81,26 +85,24 @@ fn fuzz(cargo_fuzz: &CargoFuzz, target: &Target, seconds: u32) -> Result<bool> {
     Ok(status.success())
 }
 
-/// Templates as that target reads them: a byte for the form, then the text.
-fn sow(folder: &Path, corpus: &Path) -> Result<()> {
+/// Files as the target reads them: a byte for the form, if it reads several, then the file.
+fn sow(folder: &Path, target: &Target, corpus: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            sow(&path, corpus)?;
+            sow(&path, target, corpus)?;
             continue;
         }
         let name = path.display().to_string();
-        let form = match () {
-            () if name.ends_with(".pkr.hcl") => 0,
-            () if name.ends_with(".pkr.json") => 1,
-            () if name.ends_with(".json") => 2,
-            () if name.ends_with(".pkrvars.hcl") => 3,
-            () => continue,
-        };
-        let text = std::fs::read(&path).with_context(|| format!("read {name}"))?;
-        if text.len() as u64 <= LARGEST_SEED {
+        let form = target.forms.iter().find(|(end, _)| name.ends_with(end)).map(|(_, form)| *form);
+        if form.is_none() && !target.forms.is_empty() {
+            continue;
+        }
+        let file = std::fs::read(&path).with_context(|| format!("read {name}"))?;
+        if file.len() as u64 <= LARGEST_SEED {
             let seed = corpus.join(format!("seed-{}", name.replace(['/', '.'], "-")));
-            std::fs::write(&seed, [&[form], text.as_slice()].concat()).context("write a seed")?;
+            let bytes: Vec<u8> = form.into_iter().chain(file).collect();
+            std::fs::write(&seed, bytes).context("write a seed")?;
         }
     }
     Ok(())
