@@ -9,6 +9,7 @@ mod bench;
 mod build_binaries;
 mod demo;
 mod fuzz;
+mod infrastructure_checks;
 mod progress;
 mod setup;
 mod simulate;
@@ -34,7 +35,7 @@ struct Arguments {
 enum Task {
     /// Find or install all that the other tasks need (Debian as root; cached for the next time)
     ///
-    /// Debian packages that are missing, a Python environment with a pinned moto, Amazon's DynamoDB
+    /// Debian packages that are missing, Python environments with a pinned moto and checks of the infrastructure, Amazon's DynamoDB
     /// Local, and the root file system of the stand-in EC2 instances. What is already there is left alone; two may run
     /// at once. The cache is $CIAB_CACHE_DIR, or ciab-images in $XDG_CACHE_HOME, or ~/.cache/ciab-images.
     Setup,

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::build_binaries::Selection;
 use crate::setup::{self, StackTools, TestTools};
-use crate::{progress, workspace};
+use crate::{infrastructure_checks, progress, workspace};
 use local_stack::process;
 
 #[derive(Args)]
@@ -27,6 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             process::run(Command::new(&tests.shellcheck).args(&scripts))
         })?;
     }
+    infrastructure_checks::run(&tests.infrastructure_checks, &workspace::root())?;
     progress::step("cargo test", || {
         let mut cargo = workspace::cargo();
         cargo.args(["test", "--locked"]);

@@ -23,6 +23,7 @@ use cache::Cache;
 pub(crate) use cargo_fuzz::CargoFuzz;
 use local_stack::StackParts;
 use programs::Program;
+use python_environment::PythonEnvironment;
 
 /// What the local stack needs beside our own binaries.
 pub(crate) struct StackTools {
@@ -55,6 +56,8 @@ pub(crate) struct TestTools {
     pub(crate) dynamodb_local: PathBuf,
     pub(crate) java: PathBuf,
     pub(crate) shellcheck: PathBuf,
+    /// The folder of the Python environment with what judges the infrastructure.
+    pub(crate) infrastructure_checks: PathBuf,
 }
 
 const FOR_STACK: &[Program] = &[
@@ -89,6 +92,7 @@ pub(crate) fn for_tests(selection: Selection) -> Result<(StackTools, TestTools)>
         dynamodb_local: dynamodb_local::jar(&lock, &stack.python)?,
         java: Program::JAVA.path()?,
         shellcheck: Program::SHELLCHECK.path()?,
+        infrastructure_checks: PythonEnvironment::INFRASTRUCTURE_CHECKS.ensure(&lock)?,
     };
     Ok((stack, tests))
 }
@@ -118,7 +122,7 @@ fn prepare(cache: &Cache, programs: &[Program], selection: Selection) -> Result<
     let python = {
         let lock = cache.lock()?;
         apt_packages::ensure(programs)?;
-        python_environment::ensure(&lock)?
+        PythonEnvironment::STACK.ensure(&lock)?
     };
     setup += begun.elapsed();
 
