@@ -150,23 +150,150 @@ fn whoever_cancels_a_build_may_do_all_that_clean_up_does() {
     assert!(missing.is_empty(), "cancel-build may not {missing:?}");
 }
 
-#[test]
-fn the_alarm_watches_a_metric_that_is_written() {
+/// Those of the template, by their logical names.
+fn alarms() -> BTreeMap<String, Yaml> {
     let template: Yaml = serde_norway::from_str(TEMPLATE).unwrap();
-    let alarm = &template["Resources"]["LeftoversAlarm"]["Properties"];
-    let dimensions = alarm["Dimensions"].as_sequence().unwrap();
-    assert_eq!(dimensions.len(), 1, "a metric with another set of dimensions is another metric");
-    let metrics = include_str!("../../../shared/lambda/src/metrics.rs");
-    let constant =
-        |name: &str, value: &Yaml| format!("const {name}: &str = \"{}\";", value.as_str().unwrap());
-    for constant in
-        [constant("NAMESPACE", &alarm["Namespace"]), constant("DIMENSION", &dimensions[0]["Name"])]
-    {
-        assert!(metrics.contains(&constant), "nothing is written under {constant}");
+    let resources = template["Resources"].as_mapping().unwrap();
+    resources
+        .iter()
+        .filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm")
+        .map(|(name, resource)| (name.as_str().unwrap().to_owned(), resource["Properties"].clone()))
+        .collect()
+}
+
+/// The text of a value that may stand behind a tag such as `!Sub`.
+fn text(value: &Yaml) -> &str {
+    match value {
+        Yaml::Tagged(tagged) => tagged.value.as_str().unwrap(),
+        plain => plain.as_str().unwrap(),
     }
-    let written = include_str!("../../../functions/poll-builds/src/main.rs");
-    let metric = format!("\"{}\"", alarm["MetricName"].as_str().unwrap());
-    assert!(written.contains(&metric), "poll-builds writes no {metric}");
+}
+
+/// What `metrics.rs` calls this.
+fn metrics_constant(name: &str) -> &'static str {
+    let source = include_str!("../../../shared/lambda/src/metrics.rs");
+    let (_, value) = source.split_once(&format!("const {name}: &str = \"")).unwrap();
+    value.split('"').next().unwrap()
+}
+
+fn is_written(metric: &str) -> bool {
+    include_str!("../../../functions/poll-builds/src/main.rs").contains(&format!("(\"{metric}\", "))
+}
+
+#[test]
+fn alarms_watch_metrics_that_are_written() {
+    let mut ours = 0;
+    for (name, alarm) in alarms() {
+        if alarm["Namespace"] != metrics_constant("NAMESPACE") {
+            let namespace = alarm["Namespace"].as_str().unwrap();
+            assert!(namespace.starts_with("AWS/"), "{name}: nobody writes under {namespace}");
+            continue;
+        }
+        ours += 1;
+        let dimensions = alarm["Dimensions"].as_sequence().unwrap();
+        assert_eq!(dimensions.len(), 1, "{name}: a metric with another set of dimensions is another metric");
+        assert_eq!(dimensions[0]["Name"], metrics_constant("DIMENSION"), "{name}");
+        let metric = alarm["MetricName"].as_str().unwrap();
+        assert!(is_written(metric), "{name}: poll-builds writes no {metric}");
+    }
+    assert_eq!(ours, 2, "leftovers, and the poller");
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_are_written_and_functions_that_exist() {
+    let template: Yaml = serde_norway::from_str(TEMPLATE).unwrap();
+    let body = text(&template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]);
+    let body: Json = serde_json::from_str(body).unwrap();
+    let (mut ours, mut shown) = (0, BTreeSet::new());
+    for widget in body["widgets"].as_array().unwrap() {
+        for metric in widget["properties"]["metrics"].as_array().unwrap() {
+            let part = |at: usize| metric[at].as_str().unwrap();
+            if part(0) == metrics_constant("NAMESPACE") {
+                ours += 1;
+                assert!(is_written(part(1)), "poll-builds writes no {metric}");
+                assert_eq!((part(2), part(3)), (metrics_constant("DIMENSION"), "${AWS::StackName}"));
+            } else if part(0) == "AWS/Lambda" {
+                shown.insert(part(3).strip_prefix("${AWS::StackName}-").unwrap().to_owned());
+            }
+        }
+    }
+    assert!(ours >= 5, "the poller's metrics are no longer shown");
+    assert_eq!(shown, functions().into_keys().collect());
+}
+
+#[test]
+fn every_alarm_is_told_about_and_says_what_it_means() {
+    let operations = include_str!("../../../docs/OPERATIONS.md");
+    let alarms = alarms();
+    assert!(alarms.len() > 10, "the alarms are no longer found in the template");
+    for (name, alarm) in alarms {
+        for actions in ["AlarmActions", "OKActions"] {
+            let Yaml::Tagged(choice) = &alarm[actions] else { panic!("{name} has no {actions}") };
+            assert_eq!(choice.value[0], "AlarmsAreTold", "{name}");
+        }
+        assert!(text(&alarm["AlarmDescription"]).len() > 60, "{name} does not say what it means");
+        let ending = text(&alarm["AlarmName"]).strip_prefix("${AWS::StackName}").unwrap().to_owned();
+        let ending = if ending.ends_with("-errors") { "-<function>-errors".to_owned() } else { ending };
+        assert!(operations.contains(&format!("`{ending}`")), "docs/OPERATIONS.md says nothing of {ending}");
+    }
+}
+
+/// A step of a build answers with an error where it only wants to be asked again.
+#[test]
+fn a_function_that_is_no_step_of_a_build_has_an_alarm_for_its_errors() {
+    let alarms = alarms();
+    let steps = states();
+    for folder in functions().keys() {
+        let name = camel(folder);
+        let is_step = steps.contains_key(&name) || folder == "start-runner";
+        let alarm = alarms.get(&format!("{name}ErrorsAlarm"));
+        assert_eq!(alarm.is_some(), !is_step, "{folder}");
+        if let Some(alarm) = alarm {
+            assert_eq!(text(&alarm["Dimensions"][0]["Value"]), format!("{name}Function"));
+            assert_eq!(text(&alarm["AlarmName"]), format!("${{AWS::StackName}}-{folder}-errors"));
+        }
+    }
+}
+
+#[test]
+fn every_check_that_checkov_leaves_out_has_a_reason() {
+    let settings = include_str!("../../../infra/checkov.yaml");
+    let (_, skipped) = settings.split_once("skip-check:\n").unwrap();
+    let mut lines = skipped.lines().peekable();
+    let mut checks = BTreeSet::new();
+    while lines.peek().is_some() {
+        let mut reason = String::new();
+        while let Some(comment) = lines.next_if(|line| line.trim_start().starts_with('#')) {
+            reason += comment.trim_start().trim_start_matches('#');
+        }
+        let check = lines.next().unwrap().trim_start().strip_prefix("- ").unwrap();
+        assert!(reason.len() > 15, "{check} is left out without a reason");
+        assert!(checks.insert(check), "{check} is left out twice");
+    }
+    assert!(checks.len() > 5, "the checks are no longer found in infra/checkov.yaml");
+}
+
+/// Whoever deploys reads of every parameter, and of none that does not exist.
+#[test]
+fn the_documentation_lists_the_parameters_that_there_are() {
+    let template: Yaml = serde_norway::from_str(TEMPLATE).unwrap();
+    let declared = template["Parameters"].as_mapping().unwrap();
+    let documentation = include_str!("../../../docs/DEPLOY.md");
+    let table = documentation.split("\n## ").find(|section| section.starts_with("Parameters\n")).unwrap();
+    let mut listed = BTreeSet::new();
+    for row in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect();
+        let (name, default) = (cells[0], cells[1]);
+        let declaration = &template["Parameters"][name];
+        let value = match &declaration["Default"] {
+            Yaml::Null => "none".to_owned(),
+            Yaml::Number(number) => number.to_string(),
+            other => other.as_str().unwrap().to_owned(),
+        };
+        assert_eq!(default, if value.is_empty() { "empty" } else { &value }, "the default of {name}");
+        listed.insert(name);
+    }
+    assert_eq!(listed, declared.keys().filter_map(Yaml::as_str).collect());
 }
 
 #[test]
