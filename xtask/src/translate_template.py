@@ -8,6 +8,7 @@ import json
 import os
 import sys
 
+from samtranslator.model.exceptions import InvalidDocumentException
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
@@ -32,6 +33,9 @@ class NoPolicies:
         raise RuntimeError("the template names a managed policy that only AWS knows the ARN of")
 
 
-translated = transform(template, parameters, NoPolicies())
+try:
+    translated = transform(template, parameters, NoPolicies())
+except InvalidDocumentException as error:
+    sys.exit("\n".join(cause.message for cause in error.causes))
 with open(result_path, "w", encoding="utf-8") as result:
     json.dump(translated, result, indent=2)
