@@ -238,6 +238,16 @@ fn every_alarm_is_told_about_and_says_what_it_means() {
     }
 }
 
+#[test]
+fn what_is_said_to_cost_money_all_the_time_is_what_there_is() {
+    let costs = include_str!("../../../docs/COSTS.md");
+    let written = include_str!("../../../functions/poll-builds/src/main.rs");
+    let metrics = written.lines().filter(|line| line.trim_start().starts_with("(\"")).count();
+    for part in [format!("| {} × alarm |", alarms().len()), format!("| {metrics} × metric |")] {
+        assert!(costs.contains(&part), "docs/COSTS.md does not say {part}");
+    }
+}
+
 /// A step of a build answers with an error where it only wants to be asked again.
 #[test]
 fn a_function_that_is_no_step_of_a_build_has_an_alarm_for_its_errors() {
