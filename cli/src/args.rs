@@ -80,7 +80,7 @@ pub(crate) enum ImageCommand {
     Logs(LogsOptions),
     /// Cancel a build that has not ended
     Cancel(CancelOptions),
-    /// Deregister an image and delete its snapshots
+    /// Deregister an image, and the other images of its build, and delete their snapshots
     Delete(DeleteOptions),
 }
 

@@ -1,4 +1,4 @@
-//! `ciab image delete`: deregisters an image and deletes its snapshots, after asking.
+//! `ciab image delete`: deregisters an image and the others of its build and deletes their snapshots, after asking.
 
 use serde_json::{Value, json};
 
@@ -35,7 +35,9 @@ pub(crate) async fn run(
 }
 
 fn confirm(printer: &Printer, image_id: &str) -> Result<(), Failure> {
-    match printer.confirm(&format!("Delete {image_id} and its snapshots?")) {
+    match printer
+        .confirm(&format!("Delete {image_id}, whatever other images its build made, and their snapshots?"))
+    {
         Some(true) => Ok(()),
         Some(false) => Err(Failure::Interrupted { hints: vec!["nothing was deleted".to_owned()] }),
         None => Err(Failure::usage(

@@ -90,7 +90,10 @@ fn deleting_on_a_terminal_asks_and_only_yes_is_yes() {
     service.on("DELETE /ami-1", [crate::service::Answer::Json(204, json!(null))]);
     let (screen, code) = on_terminal(&mut against(&service, &["image", "delete", "ami-1"]), "n\n");
     assert_eq!(code, Some(130), "{screen}");
-    assert!(screen.contains("Delete ami-1 and its snapshots? [y/N]"), "{screen}");
+    assert!(
+        screen.contains("Delete ami-1, whatever other images its build made, and their snapshots? [y/N]"),
+        "{screen}"
+    );
     assert!(screen.contains("nothing was deleted"), "{screen}");
     assert!(service.seen().is_empty());
     let (screen, code) = on_terminal(&mut against(&service, &["image", "delete", "ami-1"]), "y\n");
