@@ -95,22 +95,39 @@ impl Variables {
     }
 
     fn read_json(&mut self, text: &str) {
-        let Ok(template) = serde_json::from_str::<Value>(text) else { return };
-        if let Some(names) = template.get("sensitive-variables").and_then(Value::as_array) {
-            self.sensitive.extend(names.iter().filter_map(Value::as_str).map(str::to_owned));
-        }
-        if let Some(variables) = template.get("variables").and_then(Value::as_object) {
-            for (name, value) in variables {
-                json_leaves(value, self.values.entry(name.clone()).or_default());
+        let Ok(Value::Object(template)) = serde_json::from_str(text.trim_start_matches('\u{feff}')) else {
+            return;
+        };
+        // Legacy Packer takes its names in any case.
+        for (key, value) in &template {
+            match key.to_ascii_lowercase().as_str() {
+                "sensitive-variables" => {
+                    let names = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+                    self.sensitive.extend(names.map(str::to_owned));
+                }
+                "variables" => self.read_json_defaults(value),
+                "variable" => self.read_json_variables(value),
+                _ => {}
             }
         }
-        if let Some(variables) = template.get("variable").and_then(Value::as_object) {
-            for (name, variable) in variables {
-                if variable.get("sensitive").and_then(Value::as_bool) == Some(true) {
-                    self.sensitive.insert(name.clone());
-                }
-                if let Some(default) = variable.get("default") {
-                    json_leaves(default, self.values.entry(name.clone()).or_default());
+    }
+
+    fn read_json_defaults(&mut self, variables: &Value) {
+        for (name, value) in objects(variables).flatten() {
+            json_leaves(value, self.values.entry(name.clone()).or_default());
+        }
+    }
+
+    /// HCL2's JSON takes an array of objects wherever it takes an object.
+    fn read_json_variables(&mut self, variables: &Value) {
+        for (name, variable) in objects(variables).flatten() {
+            for (key, value) in objects(variable).flatten() {
+                match key.as_str() {
+                    "sensitive" if value.as_bool() == Some(true) => {
+                        self.sensitive.insert(name.clone());
+                    }
+                    "default" => json_leaves(value, self.values.entry(name.clone()).or_default()),
+                    _ => {}
                 }
             }
         }
@@ -139,6 +156,12 @@ fn hcl_leaves(expression: &Expression, leaves: &mut Vec<String>) {
         // Null and booleans are no secrets; defaults and variable files cannot hold anything else.
         _ => {}
     }
+}
+
+/// The object, or those of the array.
+fn objects(value: &Value) -> impl Iterator<Item = &serde_json::Map<String, Value>> {
+    let of_array = value.as_array().into_iter().flatten().filter_map(Value::as_object);
+    value.as_object().into_iter().chain(of_array)
 }
 
 fn json_leaves(value: &Value, leaves: &mut Vec<String>) {
@@ -223,6 +246,14 @@ mod tests {
         let new = r#"{"variable": {"pin": {"sensitive": true, "default": "new-default"}}}"#;
         let found = values_of(&[("template.json", old), ("t.pkr.json", new)], r#"{"password": "given"}"#);
         assert_eq!(found, ["given", "new-default", "old-default"]);
+    }
+
+    #[test]
+    fn json_in_its_other_spellings_is_read() {
+        let old = r#"{"Variables": {"password": "old-default"}, "Sensitive-Variables": ["password"]}"#;
+        let new = r#"{"variable": [{"pin": [{"sensitive": true}, {"default": "new-default"}]}]}"#;
+        let found = values_of(&[("template.json", old), ("t.pkr.json", new)], "{}");
+        assert_eq!(found, ["new-default", "old-default"]);
     }
 
     #[test]
