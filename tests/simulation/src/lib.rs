@@ -110,7 +110,9 @@ pub fn run(seed: u64, options: Options) -> Life {
         }
     });
     drop(tasks);
-    world.state(|state| state.life(seed))
+    let life = world.state(|state| state.life(seed));
+    world.let_go();
+    life
 }
 
 impl State {

@@ -249,6 +249,17 @@ impl World {
         Self(Arc::new(Shared { state: Mutex::new(state), ready: Mutex::default() }))
     }
 
+    /// Ends it. What still waits for a time or a signal holds the world, which holds it: neither would ever be freed.
+    pub(crate) fn let_go(&self) {
+        let waits = self.state(|state| {
+            let signals = std::mem::take(&mut state.signals);
+            (std::mem::take(&mut state.timers), signals, std::mem::take(&mut state.answers))
+        });
+        // Outside of the lock: a waker that goes may want to look at the world.
+        drop(waits);
+        drop(SPAWNED.take());
+    }
+
     pub(crate) fn state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         act(&mut lock(&self.0.state))
     }
