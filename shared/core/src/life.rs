@@ -325,10 +325,10 @@ pub fn has_leftovers(record: &BuildRecord, now: Timestamp) -> bool {
     !record.clean && since.is_some_and(|since| now.duration_since(since) > CLEAN_UP_PATIENCE)
 }
 
-/// The pause before the next try to remove what is left since `since_end`: an eighth of it, and an hour at most. None while
+/// The pause before the next try to remove what is left since `since_end`: a sixteenth of it, and an hour at most. None while
 /// there is patience.
 fn pause(since_end: SignedDuration) -> SignedDuration {
-    if since_end <= CLEAN_UP_PATIENCE { SignedDuration::ZERO } else { (since_end / 8).min(LONGEST_PAUSE) }
+    if since_end <= CLEAN_UP_PATIENCE { SignedDuration::ZERO } else { (since_end / 16).min(LONGEST_PAUSE) }
 }
 
 /// What is left; none where something has to be looked at first, which [`look`] says.
