@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ciab_template::TemplateSource;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -85,23 +86,22 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
             "the body must be {{\"sha256\": \"<64 hexadecimal digits>\", \"size\": <bytes>}}: {error}"
         ))
     })?;
-    let right = asked.sha256.len() == 64
-        && asked.sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if !right {
+    let source = format!("template://sha256:{}", asked.sha256);
+    let Ok(TemplateSource::Stored { digest }) = source.parse() else {
         return Err(ApiError::InvalidRequest(format!(
             "`sha256` is `{}`: the SHA-256 of the file is expected, as 64 hexadecimal digits in lower case",
             shown(&asked.sha256)
         )));
-    }
+    };
     if asked.size == 0 || asked.size > UPLOAD_BYTES {
         return Err(ApiError::PayloadTooLarge(format!(
             "`size` is {}: from 1 to {UPLOAD_BYTES} bytes are allowed",
             asked.size
         )));
     }
-    let digest = format!("sha256:{}", asked.sha256);
     let key = upload_key(&digest);
-    let upload = if deps.objects.get(&key).await?.is_some() {
+    // A listing, since the object may be large and nobody wants to have it here.
+    let upload = if deps.objects.list(&key).await?.contains(&key) {
         None
     } else {
         let now = deps.clock.now();
@@ -109,5 +109,5 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
         let announced = Announced { key: &key, sha256: &asked.sha256, size: asked.size, now, until };
         Some(Upload { post: deps.uploads.presigned_post(&announced).await?, expires_at: until })
     };
-    HttpResponse::json(200, &Answer { template_source: format!("template://{digest}"), upload })
+    HttpResponse::json(200, &Answer { template_source: source, upload })
 }
