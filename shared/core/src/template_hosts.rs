@@ -58,15 +58,14 @@ impl TemplateHosts {
         if self.trusts(url) {
             return Ok(());
         }
-        let host = || format!("{}{}", url.host_str().unwrap_or_default(), port_text(url.port()));
         if url.scheme() != "https" {
-            return Err(HostRefused::Scheme { host: host() });
+            return Err(HostRefused::Scheme { host: host_and_port(url) });
         }
         if self.allowed.is_empty() || self.allowed.iter().any(|pattern| pattern.matches(url)) {
             return Ok(());
         }
         let allowed = self.allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        Err(HostRefused::NotAllowed { host: host(), allowed })
+        Err(HostRefused::NotAllowed { host: host_and_port(url), allowed })
     }
 
     /// Whether the operator vouches for this host.
@@ -89,6 +88,12 @@ impl HostPattern {
         };
         named && url.port() == self.port.filter(|port| Some(*port) != scheme_port(url))
     }
+}
+
+/// A URL's host as messages name it, with its port where that is not the scheme's own.
+#[must_use]
+pub fn host_and_port(url: &Url) -> String {
+    format!("{}{}", url.host_str().unwrap_or_default(), port_text(url.port()))
 }
 
 fn scheme_port(url: &Url) -> Option<u16> {

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use ciab_core::ports::FetchError;
+use ciab_core::template_hosts::host_and_port;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderName, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use ureq::{Agent, BodyReader};
 use url::Url;
 
 use crate::credential::Credential;
-use crate::dial::{Dialler, label};
+use crate::dial::Dialler;
 use crate::limits::Limits;
 use crate::roots::Roots;
 use crate::transport::Found;
@@ -57,7 +58,7 @@ impl Client {
         }
         Err(FetchError::Refused(format!(
             "`{}` redirects more than {} times",
-            label(&url),
+            host_and_port(&url),
             self.limits.redirects
         )))
     }
@@ -72,7 +73,7 @@ impl Client {
     }
 
     fn accepted(&self, answer: Answer) -> Result<Answer, FetchError> {
-        let host = label(&answer.url);
+        let host = host_and_port(&answer.url);
         let refused = |why: &str| Err(FetchError::Refused(format!("`{host}` {why}")));
         match answer.status.as_u16() {
             200 | 304 => {}
@@ -103,7 +104,7 @@ impl Client {
         headers: &HeaderMap,
         body: Option<&[u8]>,
     ) -> Result<Answer, FetchError> {
-        let host = label(url);
+        let host = host_and_port(url);
         let route = self.dialler.route(url, self.left(&host)?.min(self.limits.step_time))?;
         let mut request = Request::builder().method(method).uri(url.as_str());
         if let Some(all) = request.headers_mut() {
@@ -180,7 +181,7 @@ impl Answer {
     ///
     /// Where it has more bytes than are allowed, or does not come.
     pub(crate) fn bytes(mut self, allowed: u64) -> Result<Vec<u8>, FetchError> {
-        let host = label(&self.url);
+        let host = host_and_port(&self.url);
         let mut bytes = Vec::new();
         // What the server says of the length is not believed: one byte too many is read to know.
         (&mut self.body)
@@ -192,12 +193,12 @@ impl Answer {
 }
 
 fn redirected(answer: &Answer) -> Result<Url, FetchError> {
-    let nowhere = || FetchError::Refused(format!("`{}` redirects to nowhere", label(&answer.url)));
+    let nowhere = || FetchError::Refused(format!("`{}` redirects to nowhere", host_and_port(&answer.url)));
     let mut url = answer.header(LOCATION).and_then(|to| answer.url.join(to).ok()).ok_or_else(nowhere)?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(FetchError::Refused(format!(
             "`{}` redirects to an address with a user name or password, which is not followed",
-            label(&answer.url)
+            host_and_port(&answer.url)
         )));
     }
     url.set_fragment(None);

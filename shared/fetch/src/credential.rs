@@ -5,10 +5,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ciab_core::ports::{FetchError, Secret};
+use ciab_core::template_hosts::host_and_port;
 use http::HeaderValue;
 use url::{Origin, Url};
-
-use crate::dial::label;
 
 /// What is said to one origin, and to no other.
 pub(crate) struct Credential {
@@ -42,7 +41,7 @@ impl Credential {
         let mut value = HeaderValue::try_from(text).map_err(|_| {
             FetchError::Refused(format!(
                 "the token that is configured for `{}` holds characters that can't be sent",
-                label(source)
+                host_and_port(source)
             ))
         })?;
         value.set_sensitive(true);

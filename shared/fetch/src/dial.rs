@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ciab_core::ports::FetchError;
-use ciab_core::template_hosts::TemplateHosts;
+use ciab_core::template_hosts::{TemplateHosts, host_and_port};
 use url::{Host as UrlHost, Url};
 
 use crate::address::Host;
@@ -84,8 +84,12 @@ impl Dialler {
         if let Some(answer) = answers.get(name) {
             return Ok(answer.clone());
         }
-        let unavailable =
-            || FetchError::Unavailable(format!("the name `{}` could not be resolved just now", label(url)));
+        let unavailable = || {
+            FetchError::Unavailable(format!(
+                "the name `{}` could not be resolved just now",
+                host_and_port(url)
+            ))
+        };
         let addresses = self.resolver.resolve(name, within).map_err(|error| match error {
             NameError::Unknown => refused(url, "does not exist"),
             NameError::Unavailable => unavailable(),
@@ -127,12 +131,6 @@ impl Route {
     }
 }
 
-/// A host and its port where one was written, for messages.
-pub(crate) fn label(url: &Url) -> String {
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}{port}", url.host_str().unwrap_or_default())
-}
-
 fn refused(url: &Url, why: &str) -> FetchError {
-    FetchError::Refused(format!("the host `{}` {why}", label(url)))
+    FetchError::Refused(format!("the host `{}` {why}", host_and_port(url)))
 }

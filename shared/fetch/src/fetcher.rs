@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ciab_core::ports::{FetchError, Fetched, Secret, TemplateFetcher};
-use ciab_core::template_hosts::TemplateHosts;
+use ciab_core::template_hosts::{TemplateHosts, host_and_port};
 use ciab_template::TemplateSource;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::client::{Client, too_slow};
 use crate::credential::{Credential, Scheme};
-use crate::dial::{Dialler, label};
+use crate::dial::Dialler;
 use crate::limits::Limits;
 use crate::network::{Connector, Resolver, SystemResolver, TcpConnector};
 use crate::roots::Roots;
@@ -91,7 +91,7 @@ impl TemplateFetcher for WebFetcher {
         };
         let credential = credential.map(|secret| Credential::new(url, secret, scheme)).transpose()?;
         let client = self.client(credential, time);
-        let host = label(url);
+        let host = host_and_port(url);
         let stop = Arc::new(AtomicBool::new(false));
         let _stop = StopOnDrop(stop.clone());
         let (source, known) = (source.clone(), known.map(ToOwned::to_owned));

@@ -3,12 +3,12 @@
 //! Must never take anything for a template that the server did not call a success.
 
 use ciab_core::ports::{FetchError, Fetched};
+use ciab_core::template_hosts::host_and_port;
 use http::header::{ACCEPT, CONTENT_DISPOSITION, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use url::Url;
 
 use crate::client::Client;
-use crate::dial::label;
 use crate::download::{bundle, disposition_name, name_of};
 
 /// Characters of an entity tag that is kept.
@@ -30,9 +30,10 @@ pub(crate) fn fetch(client: &Client, url: &Url, known: Option<&str>) -> Result<F
     if answer.status == StatusCode::NOT_MODIFIED {
         return match known {
             Some(_) => Ok(Fetched::Unchanged),
-            None => {
-                Err(FetchError::Unavailable(format!("`{}` answered 304 without reason", label(&answer.url))))
-            }
+            None => Err(FetchError::Unavailable(format!(
+                "`{}` answered 304 without reason",
+                host_and_port(&answer.url)
+            ))),
         };
     }
     let validator = answer.header(ETAG).filter(|tag| is_tag(tag)).map(ToOwned::to_owned);
@@ -41,7 +42,7 @@ pub(crate) fn fetch(client: &Client, url: &Url, known: Option<&str>) -> Result<F
     let bytes = answer.bytes(client.limits.download_bytes)?;
     let name = name_of([url.path(), disposition.as_deref().unwrap_or_default(), last.path()]);
     let bundle = bundle(name, &bytes, client.limits.unpacked).map_err(|error| {
-        FetchError::Refused(format!("what `{}` sent is no template: {error}", label(&last)))
+        FetchError::Refused(format!("what `{}` sent is no template: {error}", host_and_port(&last)))
     })?;
     Ok(Fetched::Bundle { bundle, validator })
 }

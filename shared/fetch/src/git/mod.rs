@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ciab_core::ports::{FetchError, Fetched};
+use ciab_core::template_hosts::host_and_port;
 use ciab_template::GitSource;
 use gix_error::ErrorExt as _;
 use gix_hash::{Kind, ObjectId};
@@ -26,7 +27,6 @@ use gix_transport::{Protocol, Service};
 use gix_utils::progress::Discard;
 
 use crate::client::{Client, too_slow};
-use crate::dial::label;
 use references::{Target, Wanted};
 use smart_http::{Exchange, SmartHttp};
 use tree::Objects;
@@ -82,7 +82,7 @@ fn agent() -> gix_protocol::command::Feature {
 
 impl Server {
     fn connect(client: Client, source: &GitSource) -> Result<Self, FetchError> {
-        let host = label(&source.url);
+        let host = host_and_port(&source.url);
         let client = Arc::new(client);
         let exchange = Exchange::new(client.clone());
         let url = source.url.as_str().try_into().map_err(|_| {

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ciab_core::ports::FetchError;
+use ciab_core::template_hosts::host_and_port;
 use gix_error::ErrorExt as _;
 use gix_transport::client::blocking_io::http::{GetResponse, Http, PostBodyDataKind, PostResponse};
 use http::header::CONTENT_TYPE;
@@ -16,7 +17,6 @@ use ureq::BodyReader;
 use url::Url;
 
 use crate::client::{Answer, Client, broken, too_large};
-use crate::dial::label;
 
 /// Bytes of a request: it names one object, and says what we are able to read.
 const REQUEST: usize = 64 << 10;
@@ -59,7 +59,7 @@ impl Exchange {
     fn incoming(&self, answer: Answer) -> (Head, Limited) {
         let kind = answer.header(CONTENT_TYPE).unwrap_or_default();
         let head = Cursor::new(format!("content-type: {kind}\n").into_bytes());
-        (head, Limited { exchange: self.clone(), host: label(&answer.url), body: answer.body })
+        (head, Limited { exchange: self.clone(), host: host_and_port(&answer.url), body: answer.body })
     }
 }
 
@@ -105,7 +105,7 @@ impl Http for SmartHttp {
             let elsewhere = || {
                 self.exchange.failed(FetchError::Refused(format!(
                     "`{}` redirects to something that is not a git repository",
-                    label(&url)
+                    host_and_port(&url)
                 )))
             };
             let base =
