@@ -8,10 +8,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::api::{ApiError, HttpRequest, HttpResponse};
 use crate::build::{BuildRecord, BuildStatus, Phase, TemplateReference};
+use crate::digest::sha256_hex;
 use crate::dispatch::Dispatcher;
 use crate::ids::{BuildId, Provider, Region, shown};
 use crate::ports::{Clock, IdempotencyKey, Identifiers, ObjectStore, Records, Submission, Workflows};
@@ -156,7 +156,7 @@ fn idempotency_key(request: &HttpRequest, asked: &BuildRequest) -> Result<Option
     }
     // The checked request, not the bytes: another order of fields, or the client's names for them, is the same request.
     let canonical = serde_json::to_vec(asked).map_err(|error| ApiError::Internal(Box::new(error)))?;
-    let request_digest = Sha256::digest(&canonical).iter().map(|byte| format!("{byte:02x}")).collect();
+    let request_digest = sha256_hex(&canonical);
     Ok(Some(IdempotencyKey { key: key.clone(), request_digest }))
 }
 

@@ -13,6 +13,7 @@ pub mod cancel_build;
 pub mod check_health;
 pub mod clean_up;
 pub mod delete_image;
+mod digest;
 pub mod dispatch;
 pub mod finish_build;
 pub mod get_build;

@@ -7,8 +7,8 @@
 use ciab_template::{Bundle, TemplateSource, UnpackLimits};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::digest::sha256_hex;
 use crate::ports::{FetchError, Fetched, ObjectStore, PortError, Secret, Secrets, TemplateFetcher};
 use crate::request::RequestedTemplate;
 use crate::settings::Settings;
@@ -129,7 +129,7 @@ impl Resolver<'_> {
         let source = TemplateSource::Stored { digest: digest.to_owned() };
         let bytes = self.objects.get(&upload_key(digest)).await?.ok_or_else(|| not_in_bucket(&source))?;
         // The bucket was told what to take; what it took is looked at all the same.
-        if format!("sha256:{}", hex(&Sha256::digest(&bytes))) != digest {
+        if format!("sha256:{}", sha256_hex(&bytes)) != digest {
             return Err(ResolveError::Rejected(format!("what was uploaded as {source} is something else")));
         }
         unpacked("upload", &bytes)
@@ -218,15 +218,11 @@ fn kept_key(digest: &str) -> String {
 }
 
 fn known_key(source: &TemplateSource) -> String {
-    format!("{TEMPLATES_FOLDER}fetched/{}.json", hex(&Sha256::digest(source.identity())))
+    format!("{TEMPLATES_FOLDER}fetched/{}.json", sha256_hex(source.identity()))
 }
 
 fn bare(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_commit(reference: &str) -> bool {

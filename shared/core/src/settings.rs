@@ -4,6 +4,7 @@
 //! names it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::build::RunnerKind;
 use crate::ids::Region;
@@ -15,7 +16,7 @@ use ciab_template::{PackerVersion, TemplateSource, TemplateSourceError};
 const CONCURRENT_BUILDS: u32 = 10;
 
 /// Seconds for which a fetched template may be taken as unchanged without asking its server: a week at most.
-const TEMPLATE_CACHE_SECS: std::ops::RangeInclusive<u32> = 0..=604_800;
+const TEMPLATE_CACHE_SECS: RangeInclusive<u32> = 0..=604_800;
 
 /// Which templates may run programs on the runner itself, beside Packer and its Amazon plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -157,12 +158,7 @@ impl Settings {
         }
 
         let timeout = required("CIAB_BUILD_TIMEOUT_SECS")?;
-        let build_timeout_secs =
-            timeout.parse().ok().filter(|secs| TIMEOUT_SECS.contains(secs)).ok_or_else(|| {
-                let (least, most) = (TIMEOUT_SECS.start(), TIMEOUT_SECS.end());
-                let allowed = format!("a whole number of seconds from {least} to {most} is expected");
-                impossible("CIAB_BUILD_TIMEOUT_SECS", &timeout, &allowed)
-            })?;
+        let build_timeout_secs = seconds("CIAB_BUILD_TIMEOUT_SECS", &timeout, TIMEOUT_SECS)?;
 
         let runner = match optional("CIAB_RUNNER") {
             None => RunnerKind::Codebuild,
@@ -202,13 +198,7 @@ impl Settings {
             .map_err(|error| impossible("CIAB_TEMPLATE_SOURCE", &source, &error.to_string()))?;
         let template_cache_secs = match optional("CIAB_TEMPLATE_CACHE_SECS") {
             None => 0,
-            Some(given) => {
-                given.parse().ok().filter(|secs| TEMPLATE_CACHE_SECS.contains(secs)).ok_or_else(|| {
-                    let (least, most) = (TEMPLATE_CACHE_SECS.start(), TEMPLATE_CACHE_SECS.end());
-                    let allowed = format!("a whole number of seconds from {least} to {most} is expected");
-                    impossible("CIAB_TEMPLATE_CACHE_SECS", &given, &allowed)
-                })?
-            }
+            Some(given) => seconds("CIAB_TEMPLATE_CACHE_SECS", &given, TEMPLATE_CACHE_SECS)?,
         };
         let local_execution = match optional("CIAB_ALLOW_LOCAL_EXECUTION") {
             None => LocalExecution::default(),
@@ -238,6 +228,18 @@ impl Settings {
             template_variables,
         })
     }
+}
+
+fn seconds(name: &'static str, given: &str, allowed: RangeInclusive<u32>) -> Result<u32, InvalidSetting> {
+    given.parse().ok().filter(|secs| allowed.contains(secs)).ok_or_else(|| InvalidSetting::Impossible {
+        name,
+        given: given.to_owned(),
+        allowed: format!(
+            "a whole number of seconds from {} to {} is expected",
+            allowed.start(),
+            allowed.end()
+        ),
+    })
 }
 
 fn parse_region(name: &'static str, given: &str) -> Result<Region, InvalidSetting> {
