@@ -12,7 +12,7 @@ use std::path::Path;
 use ciab_template::parse_hcl;
 use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Structure};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A template file larger than this is no template.
 const LARGEST_FILE: u64 = 4 << 20;
@@ -89,7 +89,11 @@ impl Variables {
 
     fn read_json_values(&mut self, text: &str) {
         let Ok(Value::Object(variables)) = serde_json::from_str(text) else { return };
-        for (name, value) in &variables {
+        self.add_json(&variables);
+    }
+
+    fn add_json(&mut self, variables: &Map<String, Value>) {
+        for (name, value) in variables {
             json_leaves(value, self.values.entry(name.clone()).or_default());
         }
     }
@@ -105,16 +109,10 @@ impl Variables {
                     let names = value.as_array().into_iter().flatten().filter_map(Value::as_str);
                     self.sensitive.extend(names.map(str::to_owned));
                 }
-                "variables" => self.read_json_defaults(value),
+                "variables" => objects(value).for_each(|variables| self.add_json(variables)),
                 "variable" => self.read_json_variables(value),
                 _ => {}
             }
-        }
-    }
-
-    fn read_json_defaults(&mut self, variables: &Value) {
-        for (name, value) in objects(variables).flatten() {
-            json_leaves(value, self.values.entry(name.clone()).or_default());
         }
     }
 
@@ -159,7 +157,7 @@ fn hcl_leaves(expression: &Expression, leaves: &mut Vec<String>) {
 }
 
 /// The object, or those of the array.
-fn objects(value: &Value) -> impl Iterator<Item = &serde_json::Map<String, Value>> {
+fn objects(value: &Value) -> impl Iterator<Item = &Map<String, Value>> {
     let of_array = value.as_array().into_iter().flatten().filter_map(Value::as_object);
     value.as_object().into_iter().chain(of_array)
 }
