@@ -10,9 +10,10 @@ pub mod proxy;
 pub mod templates;
 
 use std::path::Path;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use local_stack::stack::Ready;
 use local_stack::{Ec2Api, Inventory, JsonApi, Stack, StackParts};
 use serde_json::Value;
@@ -124,6 +125,19 @@ impl Scene {
             &request,
         )?;
         Ok(())
+    }
+
+    /// Runs `ciab` against the stack, with JSON on stdout and nobody's configuration.
+    pub fn ciab(&self, arguments: &[&str]) -> Result<Output> {
+        let binaries =
+            std::env::var_os("CIAB_TEST_BIN_DIR").context("run the tests with `cargo xtask test`")?;
+        Ok(Command::new(Path::new(&binaries).join("ciab"))
+            .args(["--output", "json"])
+            .args(arguments)
+            .env("CIAB_SERVER_URL", self.gateway_url())
+            .env("CIAB_API_KEY", self.api_key())
+            .env("XDG_CONFIG_HOME", "/nonexistent")
+            .output()?)
     }
 
     /// Invokes a function of the stack, by its folder's name, as a service of AWS would; what it answers. A failed

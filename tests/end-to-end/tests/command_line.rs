@@ -1,27 +1,12 @@
 //! The builtin template from request to deletion, by the `ciab` command as a person would use it.
 
-use std::process::{Command, Output};
-
 use anyhow::{Context, Result, ensure};
 use end_to_end::Scene;
 use serde_json::Value;
 
-/// `ciab` against the scene's stack, with JSON on stdout.
-fn ciab(scene: &Scene, arguments: &[&str]) -> Result<Output> {
-    let binaries = std::env::var_os("CIAB_TEST_BIN_DIR").context("run the tests with `cargo xtask test`")?;
-    let output = Command::new(std::path::Path::new(&binaries).join("ciab"))
-        .args(["--output", "json"])
-        .args(arguments)
-        .env("CIAB_SERVER_URL", scene.gateway_url())
-        .env("CIAB_API_KEY", scene.api_key())
-        .env("XDG_CONFIG_HOME", "/nonexistent")
-        .output()?;
-    Ok(output)
-}
-
 /// Runs it, which must succeed; its document.
 fn document(scene: &Scene, arguments: &[&str]) -> Result<Value> {
-    let output = ciab(scene, arguments)?;
+    let output = scene.ciab(arguments)?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "ciab {arguments:?} ended with {}:\n{said}", output.status);
     serde_json::from_slice(&output.stdout).with_context(|| format!("ciab {arguments:?} printed no JSON"))
@@ -44,7 +29,7 @@ fn the_default_template_makes_an_image_with_an_agent() -> Result<()> {
         ensure!(logs["complete"] == true && logs.to_string().contains("node-and-agent done in"), "{logs:#}");
 
         document(&scene, &["image", "delete", "-y", image_id])?;
-        let again = ciab(&scene, &["image", "delete", "-y", image_id])?;
+        let again = scene.ciab(&["image", "delete", "-y", image_id])?;
         ensure!(again.status.code() == Some(3), "an image that is gone is not found: {again:?}");
         scene.nothing_is_left_of(&build)
     })();

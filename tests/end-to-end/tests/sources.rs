@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
@@ -156,17 +155,6 @@ fn tarball(files: &[(&str, &str)]) -> Vec<u8> {
     tar.into_inner().and_then(flate2::write::GzEncoder::finish).expect("pack a template")
 }
 
-fn ciab(scene: &Scene, arguments: &[&str]) -> Result<Output> {
-    let binaries = std::env::var_os("CIAB_TEST_BIN_DIR").context("run the tests with `cargo xtask test`")?;
-    Ok(Command::new(Path::new(&binaries).join("ciab"))
-        .args(["--output", "json"])
-        .args(arguments)
-        .env("CIAB_SERVER_URL", scene.gateway_url())
-        .env("CIAB_API_KEY", scene.api_key())
-        .env("XDG_CONFIG_HOME", "/nonexistent")
-        .output()?)
-}
-
 /// Starts a build of this template.
 fn start(scene: &Scene, template: &Value) -> Result<String> {
     let field = if template.is_string() { "template_source" } else { "template" };
@@ -281,7 +269,7 @@ fn a_folder_is_uploaded(scene: &Scene, folder: &Path) -> Result<()> {
     let mut digests = Vec::new();
     for _ in 0..2 {
         let arguments = ["image", "build", "--provider", "codex", "--force", "--template", &path, "--wait"];
-        let output = ciab(scene, &arguments)?;
+        let output = scene.ciab(&arguments)?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "ciab ended with {}:\n{said}", output.status);
         let build: Value = serde_json::from_slice(&output.stdout)?;
