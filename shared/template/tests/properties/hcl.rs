@@ -4,7 +4,7 @@ use ciab_template::{Bundle, tag};
 use hcl_edit::structure::Body;
 use proptest::prelude::*;
 
-use crate::{OURS, only_adds, options};
+use crate::{KINDS, OURS, only_adds, options};
 
 /// What an author may give a tag attribute.
 fn tag_value() -> impl Strategy<Value = String> {
@@ -59,14 +59,7 @@ fn other_line() -> impl Strategy<Value = String> {
 }
 
 fn source(name: usize) -> impl Strategy<Value = String> {
-    let kind = prop::sample::select(vec![
-        "amazon-ebs",
-        "amazon-ebssurrogate",
-        "amazon-ebsvolume",
-        "amazon-chroot",
-        "amazon-instance",
-        "null",
-    ]);
+    let kind = prop::sample::select(&KINDS[..]);
     let tags = prop::collection::btree_map(
         prop::sample::select(vec![
             "run_tags",

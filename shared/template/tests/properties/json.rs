@@ -6,7 +6,7 @@ use ciab_template::{Bundle, tag};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::{OURS, TAGS, only_adds, options};
+use crate::{KINDS, OURS, TAGS, only_adds, options};
 
 /// A form of template in JSON, by the name of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,14 +140,7 @@ fn other_property(form: Form) -> impl Strategy<Value = (&'static str, &'static s
 }
 
 fn builder(form: Form) -> impl Strategy<Value = (&'static str, Node)> {
-    let kind = prop::sample::select(vec![
-        "amazon-ebs",
-        "amazon-ebssurrogate",
-        "amazon-ebsvolume",
-        "amazon-chroot",
-        "amazon-instance",
-        "null",
-    ]);
+    let kind = prop::sample::select(&KINDS[..]);
     let names = vec!["run_tags", "run_volume_tags", "tags", "snapshot_tags", "root_volume_tags"];
     let tags = prop::collection::btree_map(prop::sample::select(names), tag_value(form), 0..4);
     let others = prop::collection::vec(other_property(form), 0..4);

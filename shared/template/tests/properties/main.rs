@@ -11,6 +11,10 @@ use std::collections::BTreeMap;
 
 use ciab_template::{PackerVersion, TagOptions};
 
+/// Every Amazon builder, and one that is none.
+const KINDS: [&str; 6] =
+    ["amazon-ebs", "amazon-ebssurrogate", "amazon-ebsvolume", "amazon-chroot", "amazon-instance", "null"];
+
 /// What tagging may set in a source.
 const OURS: [&str; 11] = [
     "run_tags",
