@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use serde_norway::Value as Yaml;
 
 const TEMPLATE: &str = include_str!("../../../infra/template.yaml");
+const OPENAPI: &str = include_str!("../../../infra/openapi.yaml");
 const STATE_MACHINE: &str = include_str!("../../../infra/build-image.asl.json");
 
 /// The errors that the runner reports by the task token.
@@ -61,6 +62,89 @@ fn the_template_routes_what_the_code_knows() {
         .map(|(method, path, folder)| ((*method).to_owned(), (*path).to_owned(), (*folder).to_owned()))
         .collect();
     assert_eq!(routed, known);
+}
+
+/// Method, path and operation, of all that the description has.
+fn operations() -> Vec<(String, String, Yaml)> {
+    let description: Yaml = serde_norway::from_str(OPENAPI).unwrap();
+    let mut operations = Vec::new();
+    for (path, item) in description["paths"].as_mapping().unwrap() {
+        for (method, operation) in item.as_mapping().unwrap() {
+            if method != "parameters" {
+                let (method, path) = (method.as_str().unwrap(), path.as_str().unwrap());
+                operations.push((method.to_uppercase(), path.to_owned(), operation.clone()));
+            }
+        }
+    }
+    operations
+}
+
+#[test]
+fn the_description_has_the_routes_that_the_code_knows() {
+    let described: BTreeSet<_> =
+        operations().into_iter().map(|(method, path, _)| (method, path)).collect();
+    let known: BTreeSet<_> = ROUTES
+        .iter()
+        .filter(|(method, ..)| *method != "$default")
+        .map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()))
+        .collect();
+    assert_eq!(described, known);
+}
+
+#[test]
+fn the_description_says_which_routes_need_no_key() {
+    let mut open = BTreeSet::new();
+    for function in functions().values() {
+        for (_, event) in function["Properties"]["Events"].as_mapping().into_iter().flatten() {
+            if event["Properties"]["Auth"]["Authorizer"] == "NONE" {
+                open.insert(event["Properties"]["Path"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+    for (method, path, operation) in operations() {
+        let described = operation["security"].as_sequence().is_some_and(Vec::is_empty);
+        assert_eq!(described, open.contains(&path), "{method} {path}");
+        let has_scope = operation["x-scope"].is_string();
+        assert_eq!(has_scope, !described, "{method} {path}: what needs a key says which");
+    }
+}
+
+/// The strings in a part of a source file.
+fn strings_between<'a>(source: &'a str, begin: &str, end: &str) -> BTreeSet<&'a str> {
+    let (_, rest) = source.split_once(begin).unwrap();
+    let (part, _) = rest.split_once(end).unwrap();
+    part.split('"').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_description_has_the_error_names_and_fields_that_the_code_has() {
+    let description: Yaml = serde_norway::from_str(OPENAPI).unwrap();
+    let schemas = &description["components"]["schemas"];
+    let codes = schemas["ErrorCode"]["enum"].as_sequence().unwrap().iter().map(|code| code.as_str().unwrap());
+    let api = include_str!("../../../shared/core/src/api.rs");
+    assert_eq!(codes.collect::<BTreeSet<_>>(), strings_between(api, "pub fn code(", "/// The status code"));
+
+    let fields = schemas["BuildRequest"]["properties"].as_mapping().unwrap().keys();
+    let request = include_str!("../../../shared/core/src/request.rs");
+    let known = strings_between(request, "const FIELDS:", "];");
+    assert_eq!(fields.map(|field| field.as_str().unwrap()).collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+fn the_description_names_values_that_the_code_reads() {
+    fn each<T: serde::de::DeserializeOwned>(schema: &str) {
+        let description: Yaml = serde_norway::from_str(OPENAPI).unwrap();
+        let values = description["components"]["schemas"][schema]["enum"].as_sequence().unwrap().clone();
+        for value in values {
+            assert!(serde_norway::from_value::<T>(value.clone()).is_ok(), "{schema}: {value:?}");
+        }
+    }
+    each::<BuildStatus>("BuildStatus");
+    each::<ciab_core::build::Phase>("Phase");
+    each::<ciab_core::build::Stage>("Stage");
+    each::<ciab_core::build::RunnerKind>("Runner");
+    each::<ciab_core::ids::Provider>("Provider");
+    each::<ciab_core::resource::ResourceKind>("ResourceKind");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The HTTP API, as any client would call it.
+//! The HTTP API, as any client would call it. An answer that its description does not promise is an error.
 
 use std::time::Duration;
 
@@ -7,6 +7,8 @@ use local_stack::http_client;
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::Request;
+
+use crate::contract;
 
 /// The API under one key.
 pub struct Api {
@@ -79,6 +81,8 @@ impl Api {
             serde_json::from_str(&text)
                 .with_context(|| format!("{method} {path} answered no JSON: {text}"))?
         };
-        Ok(Answer { status, body })
+        let answer = Answer { status, body };
+        contract::check(method, path, &answer)?;
+        Ok(answer)
     }
 }

@@ -3,6 +3,7 @@
 //! Must never look into the stack's table or bucket: what a user cannot see is no end-to-end test's business.
 
 mod api;
+mod contract;
 pub mod harm;
 pub mod load;
 pub mod processes;
