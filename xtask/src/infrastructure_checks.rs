@@ -1,5 +1,6 @@
-//! Has the deployed template judged by tools that others wrote, as far as that goes without an AWS account: cfn-lint,
-//! Amazon's own SAM translator, and checkov. A finding of any of them is an error.
+//! Has what is deployed judged by tools that others wrote, as far as that goes without an AWS account: the template by the SAM
+//! CLI, cfn-lint, Amazon's own SAM translator and checkov; the API's description by a validator of OpenAPI. A finding of any
+//! of them is an error.
 //!
 //! Must never ask anything of the network: what they say depends on their versions and the template alone.
 
@@ -8,15 +9,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::progress;
+use crate::{package, progress};
 use local_stack::process;
 
 const TRANSLATE: &str = include_str!("translate_template.py");
 /// Any will do: it decides which resource types and properties there are.
 const REGION: &str = "us-east-1";
 
-/// Runs them, from the Python environment, on what is under `root`.
-pub(crate) fn run(environment: &Path, root: &Path) -> Result<()> {
+/// Runs them, from the Python environments, on what is under `root`.
+pub(crate) fn run(environment: &Path, packaging: &Path, root: &Path) -> Result<()> {
     let program = |name: &str| {
         let mut command = Command::new(environment.join("bin").join(name));
         command.current_dir(root).env("CKV_SKIP_PACKAGE_UPDATE_CHECK", "true");
@@ -26,6 +27,13 @@ pub(crate) fn run(environment: &Path, root: &Path) -> Result<()> {
     let translated = folder.path().join("translated.json");
     let template = Path::new("infra/template.yaml");
 
+    progress::step("sam validate --lint", || {
+        // It finds the template by samconfig.toml, as whoever deploys has it do.
+        process::run_quietly(package::tool(packaging, "sam").args(["validate", "--lint", "--region", REGION]))
+    })?;
+    progress::step("validate the API's description", || {
+        process::run_quietly(program("openapi-spec-validator").arg("infra/openapi.yaml"))
+    })?;
     progress::step("translate the template as AWS will", || {
         let arguments = [template.as_os_str(), translated.as_os_str(), REGION.as_ref()];
         process::run_quietly(program("python").args(["-c", TRANSLATE]).args(arguments))

@@ -10,6 +10,7 @@ mod build_binaries;
 mod demo;
 mod fuzz;
 mod infrastructure_checks;
+mod package;
 mod progress;
 mod setup;
 mod simulate;
@@ -55,6 +56,11 @@ enum Task {
     Simulate(simulate::Options),
     /// Give the readers of other people's text whatever a fuzzer comes up with (a C++ compiler is needed)
     Fuzz(fuzz::Options),
+    /// Make what a deployment uploads: the functions as zips, the runner, and the template that names them
+    ///
+    /// By `sam build`, into target/package/<architecture>, with sizes on stdout and digests in SHA256SUMS. The runner is made for every
+    /// architecture that the toolchain has a target for: static with a musl target, else for glibc 2.26 and later.
+    Package(package::Options),
     /// Measure the product against its budgets
     #[command(subcommand)]
     Bench(bench::Benchmark),
@@ -84,6 +90,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(options) => test::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Simulate(options) => simulate::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Bench(benchmark) => bench::run(&benchmark),
     }
 }

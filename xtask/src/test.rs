@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             process::run(Command::new(&tests.shellcheck).args(&scripts))
         })?;
     }
-    infrastructure_checks::run(&tests.infrastructure_checks, &workspace::root())?;
+    infrastructure_checks::run(&tests.infrastructure_checks, &tests.packaging, &workspace::root())?;
     progress::step("cargo test", || {
         let mut cargo = workspace::cargo();
         cargo.args(["test", "--locked"]);

@@ -81,8 +81,7 @@ fn operations() -> Vec<(String, String, Yaml)> {
 
 #[test]
 fn the_description_has_the_routes_that_the_code_knows() {
-    let described: BTreeSet<_> =
-        operations().into_iter().map(|(method, path, _)| (method, path)).collect();
+    let described: BTreeSet<_> = operations().into_iter().map(|(method, path, _)| (method, path)).collect();
     let known: BTreeSet<_> = ROUTES
         .iter()
         .filter(|(method, ..)| *method != "$default")

@@ -68,12 +68,7 @@ fn close(value: &mut Value) {
     }
 }
 
-fn documented<'a>(
-    description: &'a Value,
-    method: &str,
-    path: &str,
-    status: u16,
-) -> Result<Documented<'a>> {
+fn documented<'a>(description: &'a Value, method: &str, path: &str, status: u16) -> Result<Documented<'a>> {
     let path = path.split('?').next().unwrap_or_default();
     let paths = description["paths"].as_object().context("there are no paths")?;
     let known = paths
@@ -134,7 +129,8 @@ mod tests {
     fn what_the_description_promises_passes() {
         judged("GET", "/health", 200, json!({"status": "ok"})).unwrap();
         judged("GET", "/api/v1/images/ami-0abcdef1234567890", 200, image()).unwrap();
-        judged("GET", "/api/v1/images?limit=1", 200, json!({"images": [image()], "next_token": null})).unwrap();
+        judged("GET", "/api/v1/images?limit=1", 200, json!({"images": [image()], "next_token": null}))
+            .unwrap();
         judged("DELETE", "/api/v1/images/ami-0abcdef1234567890", 204, Value::Null).unwrap();
         let refused = json!({"error": {"code": "not_found", "message": "there is nothing at /x"}});
         judged("GET", "/x", 404, refused).unwrap();

@@ -58,6 +58,8 @@ pub(crate) struct TestTools {
     pub(crate) shellcheck: PathBuf,
     /// The folder of the Python environment with what judges the infrastructure.
     pub(crate) infrastructure_checks: PathBuf,
+    /// The folder of the Python environment with the SAM CLI and cargo-lambda.
+    pub(crate) packaging: PathBuf,
 }
 
 const FOR_STACK: &[Program] = &[
@@ -93,8 +95,17 @@ pub(crate) fn for_tests(selection: Selection) -> Result<(StackTools, TestTools)>
         java: Program::JAVA.path()?,
         shellcheck: Program::SHELLCHECK.path()?,
         infrastructure_checks: PythonEnvironment::INFRASTRUCTURE_CHECKS.ensure(&lock)?,
+        packaging: PythonEnvironment::PACKAGING.ensure(&lock)?,
     };
     Ok((stack, tests))
+}
+
+/// Sets up what packaging needs: the folder of its Python environment.
+pub(crate) fn packaging() -> Result<PathBuf> {
+    let cache = Cache::open()?;
+    let lock = cache.lock()?;
+    apt_packages::ensure(&[Program::PYTHON])?;
+    PythonEnvironment::PACKAGING.ensure(&lock)
 }
 
 /// Sets up what fuzzing needs.

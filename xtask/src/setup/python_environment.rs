@@ -1,7 +1,7 @@
 //! Python environments of our own, each with exactly the versions of its requirements file.
 //!
-//! The local stack's and the infrastructure checks' are two, since what they need excludes each other's versions, and a
-//! stack that somebody only wants to use need not wait for the checks.
+//! There are several, since what they need excludes each other's versions, and a stack that somebody only wants to use need
+//! not wait for what checks or deploys it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,9 +32,16 @@ impl PythonEnvironment {
     /// What others wrote to judge CloudFormation and SAM templates.
     pub(crate) const INFRASTRUCTURE_CHECKS: Self = Self {
         name: "infrastructure-checks",
-        holds: "cfn-lint, the SAM translator and checkov",
+        holds: "cfn-lint, the SAM translator, checkov and an OpenAPI validator",
         requirements: include_str!("../../infrastructure-checks.txt"),
-        imports: "import cfnlint, samtranslator, checkov",
+        imports: "import cfnlint, samtranslator, checkov, openapi_spec_validator",
+    };
+    /// What functions are built and deployed with.
+    pub(crate) const PACKAGING: Self = Self {
+        name: "packaging",
+        holds: "the SAM CLI and cargo-lambda",
+        requirements: include_str!("../../packaging.txt"),
+        imports: "import samcli, ziglang",
     };
 
     /// The environment's folder; it works when this returns.

@@ -1,0 +1,288 @@
+//! `cargo xtask package`: everything that a deployment uploads, from one `sam build`: the functions as zips, the runner, and the
+//! template that names them.
+//!
+//! The functions are built by the same command that a user types, so that what is tested is what is deployed. Must never put
+//! anything into a package that is not made from this checkout.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use sha2::{Digest as _, Sha256};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use crate::{progress, setup, workspace};
+use local_stack::process;
+
+/// What the functions and the runner run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Architecture {
+    #[value(name = "x86_64")]
+    X86_64,
+    Arm64,
+}
+
+impl Architecture {
+    /// The machine's own.
+    fn native() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X86_64 }
+    }
+
+    /// The template's name for it, and ours.
+    fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    fn in_targets(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "aarch64",
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What the functions run on; the template's parameter Architecture must say the same [default: this machine's]
+    #[arg(long, value_enum)]
+    architecture: Option<Architecture>,
+}
+
+/// Packages, and lists what there is on stdout.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let environment = setup::packaging()?;
+    build(&environment, options.architecture.unwrap_or_else(Architecture::native))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(environment: &Path, architecture: Architecture) -> Result<()> {
+    let installed = installed_targets()?;
+    let needed = format!("{}-unknown-linux-gnu", architecture.in_targets());
+    if !installed.contains(&needed) {
+        bail!(
+            "functions for {} need Rust's standard library for {needed}, which this toolchain does not have: \
+             `rustup target add {needed}`, or choose --architecture",
+            architecture.name()
+        );
+    }
+    let folder = workspace::target_directory()?.join("package").join(architecture.name());
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("empty {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(folder.join("functions")).context("make the package's folder")?;
+    std::fs::create_dir_all(folder.join("runner")).context("make the package's folder")?;
+
+    let built = folder.join("sam");
+    progress::step(&format!("sam build for {}", architecture.name()), || {
+        let parameter = format!("Architecture={}", architecture.name());
+        process::run_quietly(
+            tool(environment, "sam")
+                .arg("build")
+                .arg("--build-dir")
+                .arg(&built)
+                .args(["--parameter-overrides", &parameter]),
+        )
+    })?;
+    let mut template = std::fs::read_to_string(built.join("template.yaml")).context("read what sam built")?;
+    let mut listed = Vec::new();
+    for function in workspace::functions()? {
+        let resource = resource_name(&function);
+        let zip = folder.join("functions").join(format!("{function}.zip"));
+        archive(&zip, &[("bootstrap", &built.join(&resource).join("bootstrap"), true)])?;
+        let (from, to) = (format!("CodeUri: {resource}\n"), format!("CodeUri: functions/{function}.zip\n"));
+        if template.matches(&from).count() != 1 {
+            bail!("the template that sam built does not name {resource} once");
+        }
+        template = template.replace(&from, &to);
+        listed.push(zip);
+    }
+    let definition = "build-image.asl.json";
+    std::fs::copy(workspace::root().join("infra").join(definition), folder.join(definition))
+        .context("copy the state machine")?;
+    let template = with_definition(&template, definition)?;
+    std::fs::write(folder.join("template.yaml"), template).context("write the template")?;
+    std::fs::remove_dir_all(&built).context("remove what sam built")?;
+
+    for runner_architecture in [Architecture::X86_64, Architecture::Arm64] {
+        let Some(target) = runner_target(runner_architecture, &installed) else { continue };
+        let binary = build_runner(environment, &target)?;
+        let name = format!("ciab-runner-{}", runner_architecture.name());
+        let alone = folder.join("runner").join(&name);
+        std::fs::copy(&binary, &alone).context("copy the runner")?;
+        let zip = folder.join("runner").join(format!("{name}.zip"));
+        let buildspec = workspace::root().join("infra/buildspec.yml");
+        archive(&zip, &[("ciab-runner", &alone, true), ("buildspec.yml", &buildspec, false)])?;
+        listed.extend([zip, alone]);
+    }
+    tell(&folder, &listed)
+}
+
+/// A program of the environment, which finds the others of it, and asks the network for nothing but crates.
+pub(crate) fn tool(environment: &Path, name: &str) -> Command {
+    let mut command = Command::new(environment.join("bin").join(name));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let ours = [environment.join("bin")].into_iter().chain(std::env::split_paths(&path));
+    if let Ok(joined) = std::env::join_paths(ours) {
+        command.env("PATH", joined);
+    }
+    command.current_dir(workspace::root()).env("SAM_CLI_TELEMETRY", "0");
+    command
+}
+
+fn build_runner(environment: &Path, target: &str) -> Result<PathBuf> {
+    progress::step(&format!("build the runner for {target}"), || {
+        process::run_quietly(tool(environment, "cargo-lambda").args([
+            "lambda",
+            "build",
+            "--locked",
+            "--release",
+            "--manifest-path",
+            "runner/Cargo.toml",
+            "--bin",
+            "ciab-runner",
+            "--target",
+            target,
+        ]))
+    })?;
+    Ok(workspace::target_directory()?.join("lambda/ciab-runner/bootstrap"))
+}
+
+/// Static, where the toolchain can; else for every system with glibc 2.26 or later, such as Amazon Linux 2 and 2023.
+fn runner_target(architecture: Architecture, installed: &[String]) -> Option<String> {
+    let architecture = architecture.in_targets();
+    let (musl, gnu) =
+        (format!("{architecture}-unknown-linux-musl"), format!("{architecture}-unknown-linux-gnu"));
+    if installed.contains(&musl) {
+        Some(musl)
+    } else {
+        installed.contains(&gnu).then(|| format!("{gnu}.2.26"))
+    }
+}
+
+/// The targets that the toolchain has a standard library for.
+fn installed_targets() -> Result<Vec<String>> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let printed = process::capture(
+        Command::new(rustc).args(["--print", "target-libdir"]).current_dir(workspace::root()),
+    )?;
+    // <sysroot>/lib/rustlib/<target>/lib
+    let library = Path::new(printed.stdout.trim());
+    let all = library.ancestors().nth(2).context("rustc names no folder of its libraries")?;
+    let mut targets = Vec::new();
+    for entry in std::fs::read_dir(all).with_context(|| format!("list {}", all.display()))? {
+        let entry = entry?;
+        if entry.path().join("lib").is_dir() {
+            targets.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(targets)
+}
+
+fn resource_name(folder: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        letters
+            .next()
+            .map(|first| first.to_uppercase().chain(letters).collect::<String>())
+            .unwrap_or_default()
+    };
+    folder.split('-').map(word).chain(["Function".to_owned()]).collect()
+}
+
+/// SAM points at the definition from its own folder; the package carries it beside the template.
+fn with_definition(template: &str, definition: &str) -> Result<String> {
+    let mut lines: Vec<String> = template.lines().map(str::to_owned).collect();
+    let mut found = 0;
+    for line in &mut lines {
+        if let Some(at) = line.find("DefinitionUri: ") {
+            *line = format!("{}DefinitionUri: {definition}", &line[..at]);
+            found += 1;
+        }
+    }
+    if found != 1 {
+        bail!("the template that sam built has {found} state machines, and not one");
+    }
+    Ok(lines.join("\n") + "\n")
+}
+
+/// The same bytes for the same contents, so that an unchanged function is not uploaded again.
+fn archive(path: &Path, files: &[(&str, &Path, bool)]) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    let mut archive = ZipWriter::new(file);
+    for (name, from, executable) in files {
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .last_modified_time(zip::DateTime::default())
+            .unix_permissions(if *executable { 0o755 } else { 0o644 });
+        archive.start_file(*name, options)?;
+        let mut bytes = Vec::new();
+        File::open(from)
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .with_context(|| format!("read {}", from.display()))?;
+        archive.write_all(&bytes)?;
+    }
+    archive.finish().with_context(|| format!("write {}", path.display()))?;
+    Ok(())
+}
+
+/// Lists sizes and digests, and keeps the digests beside the files.
+fn tell(folder: &Path, files: &[PathBuf]) -> Result<()> {
+    let mut sums = String::new();
+    let mut out = std::io::stdout().lock();
+    for path in files {
+        let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        let name = path.strip_prefix(folder).unwrap_or(path).display();
+        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(out, "{:>9.1} KiB  {name}", bytes.len() as f64 / 1024.0)?;
+        sums += &format!("{digest}  {name}\n");
+    }
+    std::fs::write(folder.join("SHA256SUMS"), sums).context("write the digests")?;
+    writeln!(out, "in {}", folder.display())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zip_holds_what_lambda_executes_and_is_the_same_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = folder.path().join("built");
+        std::fs::write(&from, "#!/bin/sh\nexit 0\n").unwrap();
+        let (one, other) = (folder.path().join("1.zip"), folder.path().join("2.zip"));
+        archive(&one, &[("bootstrap", &from, true)]).unwrap();
+        archive(&other, &[("bootstrap", &from, true)]).unwrap();
+        assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&other).unwrap());
+        let mut read = zip::ZipArchive::new(File::open(one).unwrap()).unwrap();
+        let bootstrap = read.by_name("bootstrap").unwrap();
+        assert_eq!(bootstrap.unix_mode().unwrap() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn the_runner_is_static_where_that_can_be() {
+        let targets = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let gnu = targets(&["x86_64-unknown-linux-gnu"]);
+        let both = targets(&["x86_64-unknown-linux-gnu", "x86_64-unknown-linux-musl"]);
+        let runner = |installed: &[String]| runner_target(Architecture::X86_64, installed);
+        assert_eq!(runner(&gnu).as_deref(), Some("x86_64-unknown-linux-gnu.2.26"));
+        assert_eq!(runner(&both).as_deref(), Some("x86_64-unknown-linux-musl"));
+        assert_eq!(runner_target(Architecture::Arm64, &both), None);
+    }
+
+    #[test]
+    fn the_definition_is_looked_for_beside_the_template() {
+        let template = "A:\n  DefinitionUri: ../../../infra/build-image.asl.json\n  B: 1\n";
+        let changed = with_definition(template, "build-image.asl.json").unwrap();
+        assert_eq!(changed, "A:\n  DefinitionUri: build-image.asl.json\n  B: 1\n");
+        assert!(with_definition("A: 1\n", "x").is_err());
+        assert_eq!(resource_name("poll-builds"), "PollBuildsFunction");
+    }
+}
