@@ -1,5 +1,5 @@
-//! The one AWS endpoint of functions, runner and Packer (`AWS_ENDPOINT_URL`): hands Lambda, EC2 and CodeBuild to their
-//! stand-ins and everything else to moto, untouched.
+//! The one AWS endpoint of functions, runner and Packer (`AWS_ENDPOINT_URL`): has every request judged by the permissions of whoever
+//! signed it, then hands Lambda, EC2 and CodeBuild to their stand-ins and everything else to moto, untouched.
 //!
 //! Must never know what a request means beyond which service it is for.
 
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::codebuild::CodeBuild;
 use crate::gateway::decoded;
 use crate::lambda_host::{self, Invoked, LambdaHost};
+use crate::permissions::{Allowed, Incoming, Permissions, Signature};
 
 /// Lambda's own limit for a payload is 6 MB, EC2's and CodeBuild's requests are far smaller.
 const MOST_READ_BYTES: usize = 16 << 20;
@@ -28,6 +29,7 @@ const MOST_READ_BYTES: usize = 16 << 20;
 pub(crate) struct Edge {
     pub(crate) host: Arc<LambdaHost>,
     pub(crate) codebuild: Arc<CodeBuild>,
+    pub(crate) permissions: Arc<Permissions>,
     /// Known once moto listens; requests wait for it.
     pub(crate) ec2: watch::Receiver<Option<Ec2>>,
     /// Known once moto listens; requests wait for it.
@@ -42,6 +44,40 @@ pub(crate) fn router(edge: Edge) -> Router {
 }
 
 async fn handle(State(edge): State<Edge>, request: Request) -> Response<Body> {
+    let (incoming, request) = match edge.looked_at(request).await {
+        Ok(both) => both,
+        Err(refusal) => return refusal,
+    };
+    let signature = Signature::of(&incoming);
+    let ec2 = match &signature {
+        // Tags and launch templates are asked for there.
+        Some(signature) if signature.service == "ec2" => known(edge.ec2.clone()).await,
+        _ => None,
+    };
+    let allowed = match edge.permissions.judge(&incoming, ec2.as_ref()).await {
+        Ok(allowed) => allowed,
+        Err(denial) => return denial.into_response(),
+    };
+    if Permissions::is_assume_role(&incoming, signature.as_ref()) {
+        return edge.permissions.assume(&incoming);
+    }
+    let permissions = Arc::clone(&edge.permissions);
+    let response = edge.hand_over(request).await;
+    let is_s3 = signature.is_some_and(|signature| signature.service == "s3");
+    match allowed {
+        Allowed::Role(session) if is_s3 && response.status() == StatusCode::NOT_FOUND => {
+            match permissions.may_tell_absence(&session, &incoming) {
+                Ok(()) => response,
+                Err(denial) => denial.into_response(),
+            }
+        }
+        _ => response,
+    }
+}
+
+impl Edge {
+    async fn hand_over(self, request: Request) -> Response<Body> {
+        let edge = self;
     if let Some(function) = invoked_function(request.uri().path()) {
         return edge.invoke(&function, request).await;
     }
@@ -64,6 +100,24 @@ async fn handle(State(edge): State<Edge>, request: Request) -> Response<Body> {
         return edge.write(request).await;
     }
     edge.pass_on(request).await
+    }
+
+    /// The request twice: as it is judged, and as it is handed over.
+    async fn looked_at(&self, request: Request) -> Result<(Incoming, Request), Response<Body>> {
+        let (parts, body) = request.into_parts();
+        let mut incoming = Incoming {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            headers: parts.headers.clone(),
+            body: Bytes::new(),
+        };
+        if !Permissions::needs_body(&incoming.method, Signature::of(&incoming).as_ref()) {
+            return Ok((incoming, Request::from_parts(parts, body)));
+        }
+        let (parts, body) = read(Request::from_parts(parts, body)).await?.into_parts();
+        incoming.body = body.clone();
+        Ok((incoming, Request::from_parts(parts, Body::from(body))))
+    }
 }
 
 /// Whether an operation of DynamoDB writes.
@@ -160,7 +214,7 @@ async fn known<T: Clone>(mut value: watch::Receiver<Option<T>>) -> Option<T> {
 }
 
 /// The function of `/2015-03-31/functions/<name or ARN>/invocations`.
-fn invoked_function(path: &str) -> Option<String> {
+pub(crate) fn invoked_function(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/2015-03-31/functions/")?;
     let name = decoded(rest.strip_suffix("/invocations")?);
     let Some(arn) = name.strip_prefix("arn:") else { return Some(name) };

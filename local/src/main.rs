@@ -9,6 +9,7 @@ mod edge;
 mod gateway;
 mod lambda_host;
 mod moto;
+mod permissions;
 mod process;
 mod provision;
 mod schedule;
@@ -30,7 +31,7 @@ use work_dir::WorkDir;
 
 /// moto's account.
 const ACCOUNT: &str = "123456789012";
-/// Nothing checks credentials on one machine.
+/// The operator's: the stack's own key, and that of whoever looks at it from outside. It may do everything.
 const ACCESS_KEY_ID: &str = "local";
 /// The one key that the local stack accepts. No secret: it opens nothing but a stack on the loopback address.
 const API_KEY: &str = "ciab-local-development-key";
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command {
         Command::Up(up) => run_stack(*up),
+        Command::Permissions(wanted) => compare_permissions(&wanted).unwrap_or_else(|error| refuse(&error)),
         Command::RootFilesystem(wanted) => {
             make_root_filesystem(&wanted.out).unwrap_or_else(|error| refuse(&error))
         }
@@ -63,6 +65,16 @@ async fn make_root_filesystem(folder: &Path) -> anyhow::Result<ExitCode> {
     let root = ciab_local_ec2::build_root_filesystem(folder).await?;
     writeln!(std::io::stdout(), "{}", root.display())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn compare_permissions(wanted: &settings::Permissions) -> anyhow::Result<ExitCode> {
+    let template = wanted.template()?;
+    let differences = permissions::compare_usage(&template, &wanted.called, &wanted.reasons)?;
+    let mut out = std::io::stdout();
+    for difference in &differences {
+        writeln!(out, "{difference}")?;
+    }
+    Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run_stack(up: Up) -> ExitCode {

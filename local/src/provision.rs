@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 use zip::write::SimpleFileOptions;
 
-use crate::template::{LaunchTemplateSpec, SecurityGroupSpec, StackTemplate, StateMachineSpec};
+use crate::template::{InstanceProfileSpec, LaunchTemplateSpec, SecurityGroupSpec, StackTemplate, StateMachineSpec};
 
 /// Where runners on EC2 find their program.
 const RUNNER_PROGRAM: &str = "runner/ciab-runner-x86_64";
@@ -60,16 +60,16 @@ impl Provisioner<'_> {
         tokio::try_join!(tables, machines, storage).map(|_| ())
     }
 
-    /// Creates what runners on EC2 are launched from. The first call takes moto a second or two, in which it loads its EC2.
+    /// Creates what runners on EC2 are launched from; the ids that stand for names from then on, as the last parts of ARNs. The first call takes moto a second or two, in which it loads its EC2.
     pub(crate) async fn create_for_ec2(
         &self,
         template: &StackTemplate,
         runner: &Path,
-    ) -> Result<(), ProvisionError> {
+    ) -> Result<Vec<(String, String)>, ProvisionError> {
         for project in &template.runner_projects {
             self.object(&project.source_bucket, RUNNER_PROGRAM, read(runner)?).await?;
         }
-        for name in &template.instance_profiles {
+        for InstanceProfileSpec { name, .. } in &template.instance_profiles {
             let what = format!("the instance profile {name}");
             let form = [("InstanceProfileName".to_owned(), name.clone())];
             self.form("iam", "CreateInstanceProfile", &what, &form).await?;
@@ -82,16 +82,22 @@ impl Provisioner<'_> {
                 ("GroupDescription".to_owned(), description.clone()),
             ];
             let answer = self.form("ec2", "CreateSecurityGroup", &what, &form).await?;
-            let id = answer.split_once("<groupId>").and_then(|(_, rest)| rest.split_once("</groupId>"));
-            let id = id.map(|(id, _)| id.to_owned());
-            group_ids.insert(name.clone(), id.ok_or(ProvisionError::Refused { what, answer })?);
+            let id = between(&answer, "<groupId>", "</groupId>");
+            let id = id.ok_or_else(|| ProvisionError::Refused { what, answer: answer.clone() })?;
+            group_ids.insert(name.clone(), id.to_owned());
         }
+        let group = |(name, id): (&String, &String)| (format!("security-group/{name}"), format!("security-group/{id}"));
+        let mut ids: Vec<(String, String)> = group_ids.iter().map(group).collect();
         for LaunchTemplateSpec { name, data } in &template.launch_templates {
             let mut form = vec![("LaunchTemplateName".to_owned(), name.clone())];
             flatten("LaunchTemplateData", data, &group_ids, &mut form);
-            self.form("ec2", "CreateLaunchTemplate", &format!("the launch template {name}"), &form).await?;
+            let what = format!("the launch template {name}");
+            let answer = self.form("ec2", "CreateLaunchTemplate", &what, &form).await?;
+            let id = between(&answer, "<launchTemplateId>", "</launchTemplateId>");
+            let id = id.ok_or_else(|| ProvisionError::Refused { what, answer: answer.clone() })?;
+            ids.push((format!("launch-template/{name}"), format!("launch-template/{id}")));
         }
-        Ok(())
+        Ok(ids)
     }
 
     /// A call of the Query protocol.
@@ -165,7 +171,7 @@ impl Provisioner<'_> {
         what: &str,
     ) -> Result<String, ProvisionError> {
         let unreachable = |source| ProvisionError::Unreachable { what: what.to_owned(), source };
-        let request = request.header("authorization", authorization(service, self.region));
+        let request = request.header("authorization", authorization(crate::ACCESS_KEY_ID, service, self.region));
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let answer = answer.text().await.map_err(unreachable)?;
@@ -176,9 +182,13 @@ impl Provisioner<'_> {
     }
 }
 
-/// What tells moto which service and region a request is for; it checks no signature.
-pub(crate) fn authorization(service: &str, region: &str) -> String {
-    let scope = format!("{}/20260101/{region}/{service}/aws4_request", crate::ACCESS_KEY_ID);
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    text.split_once(before)?.1.split_once(after).map(|(inner, _)| inner)
+}
+
+/// What tells which service and region a request is for, and whose it is; nobody checks the signature.
+pub(crate) fn authorization(key: &str, service: &str, region: &str) -> String {
+    let scope = format!("{key}/20260101/{region}/{service}/aws4_request");
     format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0")
 }
 

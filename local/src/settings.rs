@@ -30,6 +30,29 @@ pub(crate) enum Command {
     Up(Box<Up>),
     /// Make the root file system that instances boot from, unless the folder has one of the same recipe; prints its path
     RootFilesystem(RootFilesystem),
+    /// Compare what the roles of template.yaml may do with what they did while tests ran; prints what does not agree
+    Permissions(Permissions),
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct Permissions {
+    /// Folder of template.yaml
+    #[arg(long, value_name = "DIR", default_value = "infra")]
+    infra: PathBuf,
+    /// What `up --called-actions` wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) called: PathBuf,
+    /// Why a role may do what no test has it do: YAML, by role and action
+    #[arg(long, value_name = "FILE")]
+    pub(crate) reasons: PathBuf,
+}
+
+impl Permissions {
+    pub(crate) fn template(&self) -> anyhow::Result<StackTemplate> {
+        // Which key it is matters to nobody here.
+        let parameters = BTreeMap::from([("ApiKeySha256".to_owned(), hex_digest(""))]);
+        Ok(template::read(&self.infra, &identity(), &parameters)?)
+    }
 }
 
 #[derive(Args, Clone)]
@@ -78,6 +101,9 @@ pub(crate) struct Up {
     /// Certificates, in PEM, of the authorities that functions trust when they fetch templates, in place of the machine's own
     #[arg(long, env = "CIAB_LOCAL_CERTIFICATES", value_name = "FILE")]
     pub(crate) certificates: Option<PathBuf>,
+    /// Appends what each role of template.yaml calls, and what it is denied, one JSON object a line
+    #[arg(long, env = "CIAB_LOCAL_CALLED_ACTIONS", value_name = "FILE", overrides_with = "called_actions")]
+    pub(crate) called_actions: Option<PathBuf>,
     /// A value for a parameter of template.yaml; may be repeated
     #[arg(long = "set", value_name = "PARAMETER=VALUE", value_parser = assignment)]
     pub(crate) parameters: Vec<(String, String)>,
@@ -118,16 +144,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn check(mut up: Up) -> anyhow::Result<Self> {
-        let identity = StackIdentity {
-            stack_name: "ciab-local".to_owned(),
-            region: "us-east-1".to_owned(),
-            account: crate::ACCOUNT.to_owned(),
-            // The same stand-in for every machine image there is.
-            public_parameters: BTreeMap::from([(
-                AMAZON_LINUX.to_owned(),
-                Ec2::base_image().unwrap_or_default().to_owned(),
-            )]),
-        };
+        let identity = identity();
         up.packer = program(&up.packer, "--packer")?;
         // What differs from a deployed stack by default; --set has the last word.
         let mut parameters = BTreeMap::from([
@@ -166,6 +183,19 @@ impl Settings {
             up.root_filesystem = Some(absolute(folder)?);
         }
         Ok(Self { up, template, identity })
+    }
+}
+
+fn identity() -> StackIdentity {
+    StackIdentity {
+        stack_name: "ciab-local".to_owned(),
+        region: "us-east-1".to_owned(),
+        account: crate::ACCOUNT.to_owned(),
+        // The same stand-in for every machine image there is.
+        public_parameters: BTreeMap::from([(
+            AMAZON_LINUX.to_owned(),
+            Ec2::base_image().unwrap_or_default().to_owned(),
+        )]),
     }
 }
 

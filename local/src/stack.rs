@@ -16,6 +16,7 @@ use crate::codebuild::{self, CodeBuild};
 use crate::edge::{self, Edge};
 use crate::lambda_host::LambdaHost;
 use crate::moto::Moto;
+use crate::permissions::Permissions;
 use crate::provision::Provisioner;
 use crate::settings::Settings;
 use crate::work_dir::WorkDir;
@@ -51,6 +52,7 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
         dynamodb_writes: Arc::default(),
         host: Arc::clone(&stack.host),
         codebuild: Arc::clone(&stack.codebuild),
+        permissions: Arc::clone(&stack.permissions),
         ec2,
         moto,
         client: stack.client.clone(),
@@ -127,7 +129,8 @@ struct Stack {
     client: reqwest::Client,
     host: Arc<LambdaHost>,
     codebuild: Arc<CodeBuild>,
-    /// What a process needs to reach the stack's AWS.
+    permissions: Arc<Permissions>,
+    /// What a process needs to reach the stack's AWS, but for whose key it has.
     environment: Vec<(String, String)>,
 }
 
@@ -140,7 +143,6 @@ impl Stack {
         let advertised = settings.up.advertise_endpoint.as_deref().unwrap_or(&endpoint);
         let environment: Vec<(String, String)> = [
             ("AWS_ENDPOINT_URL", advertised),
-            ("AWS_ACCESS_KEY_ID", crate::ACCESS_KEY_ID),
             ("AWS_SECRET_ACCESS_KEY", "local"),
             ("AWS_EC2_METADATA_DISABLED", "true"),
         ]
@@ -148,6 +150,8 @@ impl Stack {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
         let region = &settings.identity.region;
+        let permissions = Permissions::new(&settings.template, settings.up.called_actions.as_deref());
+        let permissions = Arc::new(permissions.map_err(|error| anyhow::anyhow!("the template's permissions: {error}"))?);
         let mut function_environment = environment.clone();
         if let Some(certificates) = &settings.up.certificates {
             let certificates = std::path::absolute(certificates)?.display().to_string();
@@ -174,7 +178,7 @@ impl Stack {
         };
         let codebuild = CodeBuild::new(settings.template.runner_projects.clone(), surroundings);
         let (host, codebuild) = (Arc::new(host), Arc::new(codebuild));
-        Ok(Self { addresses, client, host, codebuild, environment })
+        Ok(Self { addresses, client, host, codebuild, permissions, environment })
     }
 
     async fn start_moto(&self, settings: &Settings, work_dir: &WorkDir) -> anyhow::Result<Moto> {
@@ -194,6 +198,13 @@ impl Stack {
         let mut environment = self.environment.clone();
         let packer = InstanceProfile::place_of(&settings.up.packer);
         environment.push(("CIAB_PACKER_BINARY".to_owned(), packer.display().to_string()));
+        // Every instance that has a profile has the same one here.
+        let role = match settings.template.instance_profiles.as_slice() {
+            [] => None,
+            [profile] => Some(profile.role.clone()),
+            _ => bail!("the template has several instance profiles; the local stack can tell no two apart"),
+        };
+        environment.extend(role.map(|role| ("AWS_ACCESS_KEY_ID".to_owned(), role)));
         let options = Ec2Options {
             moto: format!("http://{moto}").parse()?,
             work_dir: work_dir.ec2(),
@@ -215,10 +226,12 @@ impl Stack {
     ) {
         let (client, region) = (self.client.clone(), settings.identity.region.clone());
         let (template, runner) = (settings.template.clone(), settings.up.runner.clone());
+        let permissions = Arc::clone(&self.permissions);
         tokio::spawn(async move {
             let provisioner = Provisioner { moto, region: &region, client: &client };
-            if let Err(error) = provisioner.create_for_ec2(&template, &runner).await {
-                tracing::error!("no runner can be started on EC2: {}", crate::chain(&error));
+            match provisioner.create_for_ec2(&template, &runner).await {
+                Ok(ids) => permissions.learn(&ids),
+                Err(error) => tracing::error!("no runner can be started on EC2: {}", crate::chain(&error)),
             }
             known.send_replace(Some(ec2));
         });

@@ -24,12 +24,12 @@ const MERGED_LISTS: [(&str, &str); 2] =
     [("BlockDeviceMapping", "DeviceName"), ("TagSpecification", "ResourceType")];
 
 impl Service {
-    /// Completes a RunInstances call by its launch template; without one nothing changes.
+    /// Completes a RunInstances call by its launch template, and tells that template's id; without one nothing changes.
     pub(crate) async fn apply_launch_template(
         &self,
         caller: &Caller,
         query: &mut Query,
-    ) -> Result<(), MotoError> {
+    ) -> Result<Option<String>, MotoError> {
         let mut question = Query::new("DescribeLaunchTemplateVersions");
         for name in ["LaunchTemplateId", "LaunchTemplateName"] {
             if let Some(value) = query.get(&format!("LaunchTemplate.{name}")) {
@@ -37,7 +37,7 @@ impl Service {
             }
         }
         if question.get("LaunchTemplateId").or(question.get("LaunchTemplateName")).is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let version = query.get("LaunchTemplate.Version").unwrap_or("$Default").to_owned();
         let root = self.moto.call(caller, &question.with("LaunchTemplateVersion.1", version)).await?;
@@ -45,7 +45,7 @@ impl Service {
         if let Some(data) = versions.first().and_then(|version| version.get_child("launchTemplateData")) {
             merge(query, &parameters(data));
         }
-        Ok(())
+        Ok(versions.first().and_then(|version| text_at(version, &["launchTemplateId"])))
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod address;
 mod answer;
+mod authorization;
 mod base_images;
 mod body;
 mod images;
@@ -39,6 +40,7 @@ use http::{Request, Response};
 pub use crate::{
     address::{AddressError, LoopbackBlock},
     body::launcher::run_if_asked,
+    query::Query,
     root_filesystem::{RootFilesystemError, build_root_filesystem},
     work_dir::WorkDirError,
 };

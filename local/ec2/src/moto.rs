@@ -42,6 +42,11 @@ impl Caller {
         Self { region, authorization }
     }
 
+    /// Somebody in a region, for questions of our own.
+    pub(crate) fn in_region(region: &str) -> Self {
+        Self { region: region.to_owned(), authorization: Self::signature_for(region) }
+    }
+
     /// moto checks no signature but takes the region from it.
     fn signature_for(region: &str) -> HeaderValue {
         let scope = format!("ciab-local/20260101/{region}/ec2/aws4_request");

@@ -11,7 +11,7 @@ const REGION_WITHOUT_SIGNATURE: &str = "us-east-1";
 
 /// The parameters of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Query {
+pub struct Query {
     parameters: BTreeMap<String, String>,
 }
 
@@ -22,7 +22,7 @@ impl Query {
     }
 
     /// Reads the form in a request's body, and what stands in its address (`GET /?Action=…`).
-    pub(crate) fn parse(query: Option<&str>, body: &[u8]) -> Self {
+    pub fn parse(query: Option<&str>, body: &[u8]) -> Self {
         let parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
             .chain(form_urlencoded::parse(body))
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
@@ -37,27 +37,27 @@ impl Query {
     }
 
     /// Sets one parameter.
-    pub(crate) fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.parameters.insert(name.into(), value.into());
     }
 
     /// The name of the call; empty for a request that is none.
-    pub(crate) fn action(&self) -> &str {
+    pub fn action(&self) -> &str {
         self.get("Action").unwrap_or_default()
     }
 
     /// One parameter.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
     }
 
     /// Every parameter's name.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         self.parameters.keys().map(String::as_str)
     }
 
     /// Every parameter.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
@@ -70,17 +70,17 @@ impl Query {
     }
 
     /// One boolean parameter; absent is false.
-    pub(crate) fn is_true(&self, name: &str) -> bool {
+    pub fn is_true(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
     /// A list of plain values: `InstanceId.1`, `InstanceId.2`, … in the order of their numbers.
-    pub(crate) fn list(&self, name: &str) -> Vec<&str> {
+    pub fn list(&self, name: &str) -> Vec<&str> {
         self.numbers(name).into_iter().filter_map(|number| self.get(&format!("{name}.{number}"))).collect()
     }
 
     /// The prefixes of a list of structures: `Filter.1`, `Filter.2`, …
-    pub(crate) fn structures(&self, name: &str) -> Vec<String> {
+    pub fn structures(&self, name: &str) -> Vec<String> {
         self.numbers(name).into_iter().map(|number| format!("{name}.{number}")).collect()
     }
 

@@ -176,7 +176,7 @@ async fn fetch(build: &Build, surroundings: &Surroundings, cache: &SourceCache) 
     let Surroundings { endpoint, client, region, .. } = surroundings;
     let url = format!("{endpoint}/{}/{}", build.project.source_bucket, build.project.source_key);
     let signed = |request: reqwest::RequestBuilder| {
-        request.header("authorization", provision::authorization("s3", region))
+        request.header("authorization", provision::authorization(&build.project.role, "s3", region))
     };
     let etag_of = |answer: &reqwest::Response| {
         answer.headers().get("etag").and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_owned()
@@ -219,6 +219,7 @@ fn environment(
     environment.extend(buildspec.variables.clone());
     environment.extend(build.project.environment.clone());
     environment.extend(surroundings.environment.clone());
+    environment.insert("AWS_ACCESS_KEY_ID".to_owned(), build.project.role.clone());
     for (name, value) in [
         ("AWS_REGION", surroundings.region.clone()),
         ("AWS_DEFAULT_REGION", surroundings.region.clone()),

@@ -200,6 +200,7 @@ impl LambdaHost {
         environment.extend(function.spec.environment.clone());
         let log_group = format!("/aws/lambda/{}", function.spec.name);
         for (key, value) in [
+            ("AWS_ACCESS_KEY_ID", function.spec.role.clone()),
             ("AWS_LAMBDA_RUNTIME_API", runtime_api),
             ("AWS_LAMBDA_FUNCTION_NAME", function.spec.name.clone()),
             ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),

@@ -22,6 +22,7 @@ async fn host(folder: &str, timeout: Duration) -> (Arc<LambdaHost>, tempfile::Te
         memory_mb: 128,
         environment: BTreeMap::new(),
         routes: Vec::new(),
+        role: "FunctionRole".to_owned(),
         every: None,
     };
     // target/<profile>/deps/<this test> and target/<profile>/examples/<the function>

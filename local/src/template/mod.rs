@@ -3,6 +3,7 @@
 //! Must never add anything of its own to the stack: what is missing in the template is missing locally too.
 
 mod resolve;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use serde_norway::Value as Yaml;
 
 pub(crate) use resolve::StackIdentity;
 use resolve::{Resolver, scalar_text};
+pub(crate) use roles::RoleSpec;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TemplateError {
@@ -44,6 +46,8 @@ pub(crate) struct FunctionSpec {
     pub(crate) memory_mb: u64,
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) routes: Vec<RouteSpec>,
+    /// Whose permissions it has: the role's logical name.
+    pub(crate) role: String,
     /// How often it is invoked by itself.
     pub(crate) every: Option<Duration>,
 }
@@ -67,6 +71,9 @@ pub(crate) struct AuthorizerSpec {
 #[derive(Clone, Debug)]
 pub(crate) struct StateMachineSpec {
     pub(crate) name: String,
+    pub(crate) arn: String,
+    /// Whose permissions it has: the role's logical name.
+    pub(crate) role: String,
     pub(crate) definition: String,
 }
 
@@ -77,6 +84,15 @@ pub(crate) struct RunnerProjectSpec {
     pub(crate) source_key: String,
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) timeout_minutes: u64,
+    /// Whose permissions its builds have: the role's logical name.
+    pub(crate) role: String,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct InstanceProfileSpec {
+    pub(crate) name: String,
+    /// Its role's logical name.
+    pub(crate) role: String,
 }
 
 #[derive(Clone, Debug)]
@@ -102,7 +118,8 @@ pub(crate) struct StackTemplate {
     pub(crate) buckets: Vec<String>,
     pub(crate) state_machines: Vec<StateMachineSpec>,
     pub(crate) runner_projects: Vec<RunnerProjectSpec>,
-    pub(crate) instance_profiles: Vec<String>,
+    pub(crate) instance_profiles: Vec<InstanceProfileSpec>,
+    pub(crate) roles: Vec<RoleSpec>,
     pub(crate) security_groups: Vec<SecurityGroupSpec>,
     pub(crate) launch_templates: Vec<LaunchTemplateSpec>,
 }
@@ -136,27 +153,36 @@ fn parse(
         state_machines: Vec::new(),
         runner_projects: Vec::new(),
         instance_profiles: Vec::new(),
+        roles: Vec::new(),
         security_groups: Vec::new(),
         launch_templates: Vec::new(),
     };
+    let resources = document.get("Resources").and_then(Yaml::as_mapping).cloned().unwrap_or_default();
+    let managed = roles::Managed::read(&resolver, &resources)?;
     let globals = document.get("Globals").and_then(|globals| globals.get("Function")).unwrap_or(&Yaml::Null);
-    for (name, body) in document.get("Resources").and_then(Yaml::as_mapping).into_iter().flatten() {
+    for (name, body) in &resources {
         let name = scalar_text(name)?;
         let properties = body.get("Properties").unwrap_or(&Yaml::Null);
         match body.get("Type").and_then(Yaml::as_str).unwrap_or_default() {
             "AWS::Serverless::Function" => {
                 template.functions.push(function(&resolver, &name, globals, properties)?);
+                template.roles.extend(roles::of_function(&resolver, &managed, &name, globals, properties)?);
             }
             "AWS::Serverless::HttpApi" => template.authorizer = authorizer(&resolver, properties)?,
             "AWS::DynamoDB::Table" => template.tables.push(resolver.resolve(properties)?),
             "AWS::S3::Bucket" => template.buckets.push(required_text(&resolver, properties, "BucketName")?),
             "AWS::Serverless::StateMachine" => {
-                template.state_machines.push(state_machine(&resolver, properties, &read)?);
+                template.state_machines.push(state_machine(&resolver, &name, properties, &read)?);
+                template.roles.push(roles::of_state_machine(&resolver, &managed, &name, properties)?);
             }
             "AWS::CodeBuild::Project" => {
                 template.runner_projects.push(runner_project(&resolver, properties)?)
             }
-            "AWS::IAM::InstanceProfile" => template.instance_profiles.push(resolver.physical_name(&name)?),
+            "AWS::IAM::Role" => template.roles.push(roles::own(&resolver, &managed, &name, properties)?),
+            "AWS::IAM::InstanceProfile" => template.instance_profiles.push(InstanceProfileSpec {
+                role: role_of_profile(required(properties, "Roles")?)?,
+                name: resolver.physical_name(&name)?,
+            }),
             "AWS::EC2::SecurityGroup" => template.security_groups.push(SecurityGroupSpec {
                 name: resolver.physical_name(&name)?,
                 description: required_text(&resolver, properties, "GroupDescription")?,
@@ -165,7 +191,7 @@ fn parse(
                 name: resolver.physical_name(&name)?,
                 data: resolver.resolve(required(properties, "LaunchTemplateData")?)?,
             }),
-            // Permissions, log groups and alarms have no part in what runs on one machine.
+            // Log groups and alarms have no part in what runs on one machine.
             _ => {}
         }
     }
@@ -201,6 +227,10 @@ fn function(
     }
     let code = required_text(resolver, properties, "CodeUri")?;
     let folder = code.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    let role = match properties.get("Role") {
+        Some(role) => attribute_of(role)?,
+        None => format!("{resource}Role"),
+    };
     let mut routes = Vec::new();
     let mut every = None;
     for event in
@@ -223,8 +253,26 @@ fn function(
         folder,
         environment,
         routes,
+        role,
         every,
     })
+}
+
+/// The resource of `!GetAtt <resource>.Arn`.
+fn attribute_of(value: &Yaml) -> Result<String, TemplateError> {
+    let path = match value {
+        Yaml::Tagged(tagged) if tagged.tag == "GetAtt" => scalar_text(&tagged.value)?,
+        other => return Err(TemplateError::Unsupported(format!("the role {other:?}"))),
+    };
+    Ok(path.split('.').next().unwrap_or_default().to_owned())
+}
+
+/// The resource of `[!Ref <resource>]`.
+fn role_of_profile(roles: &Yaml) -> Result<String, TemplateError> {
+    match roles.as_sequence().map(Vec::as_slice) {
+        Some([Yaml::Tagged(tagged)]) if tagged.tag == "Ref" => scalar_text(&tagged.value),
+        _ => Err(TemplateError::Unsupported("an instance profile whose Roles are not one !Ref".to_owned())),
+    }
 }
 
 fn route(resolver: &Resolver<'_>, details: &Yaml) -> Result<RouteSpec, TemplateError> {
@@ -301,6 +349,7 @@ fn authorizer(resolver: &Resolver<'_>, properties: &Yaml) -> Result<Option<Autho
 
 fn state_machine(
     resolver: &Resolver<'_>,
+    resource: &str,
     properties: &Yaml,
     read: impl Fn(&str) -> Result<String, TemplateError>,
 ) -> Result<StateMachineSpec, TemplateError> {
@@ -313,7 +362,9 @@ fn state_machine(
         let rest: String = definition[start..].chars().take(40).collect();
         return Err(TemplateError::Unresolved(format!("a substitution of the state machine at {rest}")));
     }
-    Ok(StateMachineSpec { name: required_text(resolver, properties, "Name")?, definition })
+    let arn = resolver.text(&roles::reference(resource))?;
+    let role = format!("{resource}Role");
+    Ok(StateMachineSpec { name: required_text(resolver, properties, "Name")?, arn, role, definition })
 }
 
 fn runner_project(resolver: &Resolver<'_>, properties: &Yaml) -> Result<RunnerProjectSpec, TemplateError> {
@@ -334,6 +385,7 @@ fn runner_project(resolver: &Resolver<'_>, properties: &Yaml) -> Result<RunnerPr
         source_key: source_key.to_owned(),
         environment,
         timeout_minutes: properties.get("TimeoutInMinutes").and_then(Yaml::as_u64).unwrap_or(60),
+        role: attribute_of(required(properties, "ServiceRole")?)?,
     })
 }
 

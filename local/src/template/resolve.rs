@@ -191,6 +191,12 @@ impl<'a> Resolver<'a> {
                 TemplateError::Malformed(format!("!Sub {text}: an opened ${{ is not closed"))
             })?;
             let name = &inner[..end];
+            // `${!name}` stands for `${name}` itself.
+            if let Some(literal) = name.strip_prefix('!') {
+                result.push_str(&format!("${{{literal}}}"));
+                rest = &inner[end + 1..];
+                continue;
+            }
             let value = match name.split_once('.') {
                 Some((resource, attribute)) => self.attribute(resource, attribute)?,
                 None => self.reference(name)?,
@@ -218,6 +224,10 @@ impl<'a> Resolver<'a> {
         match self.resource_type(name)? {
             "AWS::Serverless::HttpApi" => Ok(json!("local")),
             "AWS::Serverless::StateMachine" => self.attribute(name, "Arn"),
+            "AWS::IAM::ManagedPolicy" => {
+                let name = self.physical_name(name)?;
+                Ok(json!(format!("arn:aws:iam::{}:policy/{name}", identity.account)))
+            }
             _ => Ok(json!(self.physical_name(name)?)),
         }
     }
@@ -249,6 +259,11 @@ impl<'a> Resolver<'a> {
         Ok(json!(arn))
     }
 
+    /// The ARN of a role that SAM makes, which the template has no resource for.
+    pub(crate) fn role_arn(&self, logical: &str) -> String {
+        format!("arn:aws:iam::{}:role/{}-{logical}", self.identity.account, self.identity.stack_name)
+    }
+
     fn resource_type(&self, resource: &str) -> Result<&str, TemplateError> {
         self.resources
             .get(resource)
@@ -265,6 +280,7 @@ impl<'a> Resolver<'a> {
             "AWS::S3::Bucket" => "BucketName",
             "AWS::IAM::Role" => "RoleName",
             "AWS::IAM::InstanceProfile" => "InstanceProfileName",
+            "AWS::IAM::ManagedPolicy" => "ManagedPolicyName",
             "AWS::EC2::SecurityGroup" => "GroupName",
             "AWS::EC2::LaunchTemplate" => "LaunchTemplateName",
             "AWS::Logs::LogGroup" => "LogGroupName",
