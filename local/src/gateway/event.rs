@@ -224,6 +224,7 @@ mod tests {
             memory_mb: 128,
             environment: BTreeMap::new(),
             routes: vec![RouteSpec::Path { method: "ANY".into(), path: "/b/{id}".into(), open: false }],
+            role: String::new(),
             every: None,
         };
         let table = RouteTable::new(&[function]);

@@ -131,6 +131,7 @@ mod tests {
             memory_mb: 128,
             environment: BTreeMap::new(),
             routes,
+            role: String::new(),
             every: None,
         };
         RouteTable::new(&[

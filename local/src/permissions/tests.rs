@@ -219,6 +219,19 @@ async fn what_conditions_hold_off_is_refused() {
         let denied = may(&permissions, &request).await.expect_err(what);
         assert!(denied.contains("is not authorized to perform"), "{what}: {denied}");
     }
+    for (role, check) in refused_by_itself() {
+        assert!(!may_by_itself(&permissions, role, &check), "{role} may {check:?}");
+    }
+}
+
+/// As [`refused`], for what a role could do only together with rights that it does not have: which role, and what.
+fn refused_by_itself() -> Vec<(&'static str, Check)> {
+    let runner = format!("arn:aws:iam::{ACCOUNT}:role/ciab-local-RunnerRole");
+    vec![(STARTER, Check::new("iam:PassRole", runner).with("iam:PassedToService", "lambda.amazonaws.com"))]
+}
+
+fn may_by_itself(permissions: &Permissions, role: &str, check: &Check) -> bool {
+    permissions.judge_check(&permissions.session(role).unwrap(), check.clone()).is_ok()
 }
 
 /// Every condition, as (role, statement, condition): their numbers.
@@ -245,6 +258,9 @@ async fn no_condition_can_be_removed_without_something_being_let_through() {
             for (_, request) in refused.iter().filter(|(_, request)| request.key == *name) {
                 // A denial whose condition is gone denies what is in order, which is as good a notice.
                 noticed |= may(&without, request).await.is_ok();
+            }
+            for (_, check) in refused_by_itself().iter().filter(|(role, _)| role == name) {
+                noticed |= may_by_itself(&without, name, check);
             }
             if role.statements[statement].effect == policy::Effect::Deny {
                 noticed |= may(&without, &launch(&[])).await.is_err();

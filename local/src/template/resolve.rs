@@ -64,8 +64,13 @@ impl<'a> Resolver<'a> {
                 .map_err(|error| TemplateError::Malformed(format!("{number:?} is no JSON number: {error}"))),
             Yaml::String(text) => Ok(json!(text)),
             Yaml::Sequence(items) => {
-                let resolved: Result<Vec<_>, _> = items.iter().map(|item| self.resolve(item)).collect();
-                Ok(Json::Array(resolved?))
+                let mut resolved = Vec::new();
+                for item in items {
+                    if let Some(item) = self.chosen(item)? {
+                        resolved.push(self.resolve(item)?);
+                    }
+                }
+                Ok(Json::Array(resolved))
             }
             Yaml::Mapping(entries) => {
                 let mut object = Map::new();
