@@ -78,28 +78,30 @@ async fn handle(State(edge): State<Edge>, request: Request) -> Response<Body> {
 impl Edge {
     async fn hand_over(self, request: Request) -> Response<Body> {
         let edge = self;
-    if let Some(function) = invoked_function(request.uri().path()) {
-        return edge.invoke(&function, request).await;
-    }
-    let target = header(request.headers(), "x-amz-target");
-    if let Some(action) = target.strip_prefix("CodeBuild_20161006.") {
-        let action = action.to_owned();
-        return match read(request).await {
-            Ok(request) => edge.codebuild.handle(&action, request.body()).await.map(Body::from),
-            Err(refusal) => refusal,
-        };
-    }
-    if credential_service(request.headers()) == Some("ec2") {
-        let Some(ec2) = known(edge.ec2).await else { return status_only(StatusCode::SERVICE_UNAVAILABLE) };
-        return match read(request).await {
-            Ok(request) => ec2.handle(request).await.map(Body::from),
-            Err(refusal) => refusal,
-        };
-    }
-    if target.strip_prefix("DynamoDB_20120810.").is_some_and(writes) {
-        return edge.write(request).await;
-    }
-    edge.pass_on(request).await
+        if let Some(function) = invoked_function(request.uri().path()) {
+            return edge.invoke(&function, request).await;
+        }
+        let target = header(request.headers(), "x-amz-target");
+        if let Some(action) = target.strip_prefix("CodeBuild_20161006.") {
+            let action = action.to_owned();
+            return match read(request).await {
+                Ok(request) => edge.codebuild.handle(&action, request.body()).await.map(Body::from),
+                Err(refusal) => refusal,
+            };
+        }
+        if credential_service(request.headers()) == Some("ec2") {
+            let Some(ec2) = known(edge.ec2).await else {
+                return status_only(StatusCode::SERVICE_UNAVAILABLE);
+            };
+            return match read(request).await {
+                Ok(request) => ec2.handle(request).await.map(Body::from),
+                Err(refusal) => refusal,
+            };
+        }
+        if target.strip_prefix("DynamoDB_20120810.").is_some_and(writes) {
+            return edge.write(request).await;
+        }
+        edge.pass_on(request).await
     }
 
     /// The request twice: as it is judged, and as it is handed over.

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 use zip::write::SimpleFileOptions;
 
-use crate::template::{InstanceProfileSpec, LaunchTemplateSpec, SecurityGroupSpec, StackTemplate, StateMachineSpec};
+use crate::template::{
+    InstanceProfileSpec, LaunchTemplateSpec, SecurityGroupSpec, StackTemplate, StateMachineSpec,
+};
 
 /// Where runners on EC2 find their program.
 const RUNNER_PROGRAM: &str = "runner/ciab-runner-x86_64";
@@ -86,7 +88,9 @@ impl Provisioner<'_> {
             let id = id.ok_or_else(|| ProvisionError::Refused { what, answer: answer.clone() })?;
             group_ids.insert(name.clone(), id.to_owned());
         }
-        let group = |(name, id): (&String, &String)| (format!("security-group/{name}"), format!("security-group/{id}"));
+        let group = |(name, id): (&String, &String)| {
+            (format!("security-group/{name}"), format!("security-group/{id}"))
+        };
         let mut ids: Vec<(String, String)> = group_ids.iter().map(group).collect();
         for LaunchTemplateSpec { name, data } in &template.launch_templates {
             let mut form = vec![("LaunchTemplateName".to_owned(), name.clone())];
@@ -171,7 +175,8 @@ impl Provisioner<'_> {
         what: &str,
     ) -> Result<String, ProvisionError> {
         let unreachable = |source| ProvisionError::Unreachable { what: what.to_owned(), source };
-        let request = request.header("authorization", authorization(crate::ACCESS_KEY_ID, service, self.region));
+        let request =
+            request.header("authorization", authorization(crate::ACCESS_KEY_ID, service, self.region));
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let answer = answer.text().await.map_err(unreachable)?;

@@ -151,7 +151,8 @@ impl Stack {
         .collect();
         let region = &settings.identity.region;
         let permissions = Permissions::new(&settings.template, settings.up.called_actions.as_deref());
-        let permissions = Arc::new(permissions.map_err(|error| anyhow::anyhow!("the template's permissions: {error}"))?);
+        let permissions =
+            Arc::new(permissions.map_err(|error| anyhow::anyhow!("the template's permissions: {error}"))?);
         let mut function_environment = environment.clone();
         if let Some(certificates) = &settings.up.certificates {
             let certificates = std::path::absolute(certificates)?.display().to_string();

@@ -26,7 +26,13 @@ impl Ec2 {
                 self.tags_in(region, "DescribeKeyPairs", ("KeyName.1", id), "keySet").await
             }
             "launch-template" if !id.starts_with("lt-") => {
-                self.tags_in(region, "DescribeLaunchTemplates", ("LaunchTemplateName.1", id), "launchTemplates").await
+                self.tags_in(
+                    region,
+                    "DescribeLaunchTemplates",
+                    ("LaunchTemplateName.1", id),
+                    "launchTemplates",
+                )
+                .await
             }
             _ => self.described_tags(region, id).await,
         };
@@ -40,12 +46,14 @@ impl Ec2 {
         (name, id): (&str, &str),
         list: &str,
     ) -> Result<BTreeMap<String, String>, MotoError> {
-        let root = self.service.moto.call(&Caller::in_region(region), &Query::new(action).with(name, id)).await?;
+        let root =
+            self.service.moto.call(&Caller::in_region(region), &Query::new(action).with(name, id)).await?;
         Ok(items(&root, list).iter().flat_map(|item| items(item, "tagSet")).filter_map(tag).collect())
     }
 
     async fn described_tags(&self, region: &str, id: &str) -> Result<BTreeMap<String, String>, MotoError> {
-        let question = Query::new("DescribeTags").with("Filter.1.Name", "resource-id").with("Filter.1.Value.1", id);
+        let question =
+            Query::new("DescribeTags").with("Filter.1.Name", "resource-id").with("Filter.1.Value.1", id);
         let root = self.service.moto.call(&Caller::in_region(region), &question).await?;
         Ok(items(&root, "tagSet").into_iter().filter_map(tag).collect())
     }

@@ -141,11 +141,15 @@ impl Condition {
             "ArnNotEquals" | "ArnNotLike" => (Test::Arn, true),
             "Bool" => (Test::Bool, false),
             "Null" if !if_exists && set == Set::One => (Test::Null, false),
-            other => ordered(other).ok_or_else(|| format!("the condition operator {operator} is not known"))?,
+            other => {
+                ordered(other).ok_or_else(|| format!("the condition operator {operator} is not known"))?
+            }
         };
         let known = known_key(key)?;
         if set == Set::One && SEVERAL.contains(&known.as_str()) && test != Test::Null {
-            return Err(format!("{key} has several values, and {operator} does not say whether all or any is meant"));
+            return Err(format!(
+                "{key} has several values, and {operator} does not say whether all or any is meant"
+            ));
         }
         let values = match values {
             Json::Array(items) => items.iter().map(value_text).collect::<Result<Vec<_>, _>>()?,
@@ -169,7 +173,8 @@ impl Condition {
             // A negated operator holds for a key that is not there, except where any value is asked for.
             return self.if_exists || self.set == Set::All || (self.negated && self.set == Set::One);
         }
-        let satisfies = |value: &String| self.values.iter().any(|wanted| self.test(value, wanted, keys)) != self.negated;
+        let satisfies =
+            |value: &String| self.values.iter().any(|wanted| self.test(value, wanted, keys)) != self.negated;
         match self.set {
             Set::One | Set::All => given.iter().all(satisfies),
             Set::Any => given.iter().any(satisfies),
@@ -246,7 +251,9 @@ mod tests {
     use super::*;
 
     fn keys(of: &[(&str, &[&str])]) -> Keys {
-        of.iter().map(|(key, values)| ((*key).to_owned(), values.iter().map(|v| (*v).to_owned()).collect())).collect()
+        of.iter()
+            .map(|(key, values)| ((*key).to_owned(), values.iter().map(|v| (*v).to_owned()).collect()))
+            .collect()
     }
 
     fn holds(operator: &str, key: &str, values: Json, given: &[(&str, &[&str])]) -> bool {
@@ -293,8 +300,18 @@ mod tests {
     fn arns_flags_numbers_and_times_are_compared_as_such() {
         let arn: &[(&str, &[&str])] = &[("ec2:launchtemplate", &["arn:aws:ec2:r:1:launch-template/lt-1"])];
         assert!(holds("ArnLike", "ec2:LaunchTemplate", json!("arn:aws:ec2:*:1:launch-template/lt-1"), arn));
-        assert!(!holds("ArnEquals", "ec2:LaunchTemplate", json!("arn:aws:ec2:r:1:launch-template/lt-2"), arn));
-        assert!(holds("ArnNotEquals", "ec2:LaunchTemplate", json!("arn:aws:ec2:r:1:launch-template/lt-2"), arn));
+        assert!(!holds(
+            "ArnEquals",
+            "ec2:LaunchTemplate",
+            json!("arn:aws:ec2:r:1:launch-template/lt-2"),
+            arn
+        ));
+        assert!(holds(
+            "ArnNotEquals",
+            "ec2:LaunchTemplate",
+            json!("arn:aws:ec2:r:1:launch-template/lt-2"),
+            arn
+        ));
         assert!(holds("Bool", "aws:SecureTransport", json!(true), &[("aws:securetransport", &["true"])]));
         assert!(!holds("Bool", "aws:SecureTransport", json!("false"), &[("aws:securetransport", &["true"])]));
         let now: &[(&str, &[&str])] = &[("aws:currenttime", &["2026-01-02T00:00:00Z"])];

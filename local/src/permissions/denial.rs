@@ -25,7 +25,8 @@ impl Denial {
     pub(super) fn unsigned(incoming: &Incoming) -> Self {
         let reason = "the request is not signed".to_owned();
         tracing::warn!("{} {}: {reason}", incoming.method, incoming.uri.path());
-        let is_json = incoming.headers.contains_key("x-amz-target") || incoming.uri.path().starts_with("/2015-03-31/");
+        let is_json =
+            incoming.headers.contains_key("x-amz-target") || incoming.uri.path().starts_with("/2015-03-31/");
         Self { service: if is_json { "lambda" } else { "s3" }.to_owned(), reason }
     }
 
@@ -46,7 +47,8 @@ impl Denial {
             )),
             service => {
                 // Lambda speaks REST, the others answer every error of a caller's with 400.
-                let status = if service == "lambda" { StatusCode::FORBIDDEN } else { StatusCode::BAD_REQUEST };
+                let status =
+                    if service == "lambda" { StatusCode::FORBIDDEN } else { StatusCode::BAD_REQUEST };
                 let document = json!({"__type": "AccessDeniedException", "message": self.reason, "Message": self.reason});
                 let mut response = Response::new(Body::from(document.to_string()));
                 *response.status_mut() = status;
@@ -61,7 +63,8 @@ impl Denial {
 }
 
 fn xml(body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}")));
+    let mut response =
+        Response::new(Body::from(format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}")));
     *response.status_mut() = StatusCode::FORBIDDEN;
     response.headers_mut().insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("text/xml"));
     response

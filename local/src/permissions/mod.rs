@@ -59,11 +59,15 @@ impl Signature {
     /// Of the header, of the address, or of an upload's form. None for a request that nobody signed.
     pub(crate) fn of(incoming: &Incoming) -> Option<Self> {
         let header = incoming.headers.get("authorization").and_then(|value| value.to_str().ok());
-        let in_header = header.and_then(|header| Some(header.split_once("Credential=")?.1.split([',', ' ']).next()?.to_owned()));
+        let in_header = header.and_then(|header| {
+            Some(header.split_once("Credential=")?.1.split([',', ' ']).next()?.to_owned())
+        });
         let in_address = || {
             let query = incoming.uri.query().unwrap_or_default();
             let mut parameters = form_urlencoded::parse(query.as_bytes());
-            parameters.find(|(name, _)| name.eq_ignore_ascii_case("x-amz-credential")).map(|(_, value)| value.into_owned())
+            parameters
+                .find(|(name, _)| name.eq_ignore_ascii_case("x-amz-credential"))
+                .map(|(_, value)| value.into_owned())
         };
         let in_form = || request::form_field(&incoming.body, "x-amz-credential");
         let credential = in_header.or_else(in_address).or_else(in_form)?;
@@ -84,7 +88,12 @@ pub(crate) trait Facts: Sync {
     /// A RunInstances call with what its launch template adds, and the template's id if it names one.
     fn launched(&self, region: &str, call: Query) -> impl Future<Output = (Query, Option<String>)> + Send;
     /// The tags of a thing; none for what does not exist.
-    fn tags(&self, region: &str, kind: &str, id: &str) -> impl Future<Output = BTreeMap<String, String>> + Send;
+    fn tags(
+        &self,
+        region: &str,
+        kind: &str,
+        id: &str,
+    ) -> impl Future<Output = BTreeMap<String, String>> + Send;
 }
 
 impl Facts for Ec2 {
@@ -138,7 +147,8 @@ impl Permissions {
             tables,
             profile_roles: template.instance_profiles.iter().filter_map(profile_role).collect(),
         };
-        let record = Record::open(record).map_err(|error| format!("the record of calls cannot be opened: {error}"))?;
+        let record =
+            Record::open(record).map_err(|error| format!("the record of calls cannot be opened: {error}"))?;
         Ok(Self { surroundings, roles: RwLock::new(roles), interpreters, sessions: Mutex::default(), record })
     }
 
@@ -167,13 +177,18 @@ impl Permissions {
     }
 
     /// Allows the request, or answers it as AWS would a caller who may not. `ec2` is where tags and launch templates are asked for.
-    pub(crate) async fn judge(&self, incoming: &Incoming, ec2: Option<&impl Facts>) -> Result<Allowed, Denial> {
+    pub(crate) async fn judge(
+        &self,
+        incoming: &Incoming,
+        ec2: Option<&impl Facts>,
+    ) -> Result<Allowed, Denial> {
         let Some(signature) = Signature::of(incoming) else { return Err(Denial::unsigned(incoming)) };
         if signature.is_operators() {
             return Ok(Allowed::Operator);
         }
         let denied = |reason: String| Denial::new(&signature, incoming, reason);
-        let session = self.session(&signature.key).ok_or_else(|| denied("its access key is not known".to_owned()))?;
+        let session =
+            self.session(&signature.key).ok_or_else(|| denied("its access key is not known".to_owned()))?;
         let asked = asked(incoming, &signature);
         let launch = match ec2 {
             Some(ec2) if signature.service == "ec2" => {
@@ -231,7 +246,10 @@ impl Permissions {
         outcome.map_err(|reason| {
             let Check { action, resource, .. } = &check;
             tracing::warn!(role = session.role.logical, action, resource, "denied: {reason}");
-            format!("User: {} is not authorized to perform: {action} on resource: {resource} because {reason}", session.arn)
+            format!(
+                "User: {} is not authorized to perform: {action} on resource: {resource} because {reason}",
+                session.arn
+            )
         })
     }
 
@@ -243,7 +261,9 @@ impl Permissions {
     /// Answers an AssumeRole that was allowed: credentials whose key stands for the role, within the policy that came along.
     pub(crate) fn assume(&self, incoming: &Incoming) -> Response<Body> {
         let form = Query::parse(incoming.uri.query(), &incoming.body);
-        let Some(signature) = Signature::of(incoming) else { return Denial::unsigned(incoming).into_response() };
+        let Some(signature) = Signature::of(incoming) else {
+            return Denial::unsigned(incoming).into_response();
+        };
         let refused = |reason: String| Denial::new(&signature, incoming, reason).into_response();
         let Some(role) = form.get("RoleArn").and_then(|arn| self.role_of_arn(arn)) else {
             return refused("the role does not exist".to_owned());
@@ -258,7 +278,8 @@ impl Permissions {
         };
         let name = form.get("RoleSessionName").unwrap_or_default();
         let session = Session::assumed(role, name, policy);
-        let seconds = form.get("DurationSeconds").and_then(|seconds| seconds.parse::<i64>().ok()).unwrap_or(3600);
+        let seconds =
+            form.get("DurationSeconds").and_then(|seconds| seconds.parse::<i64>().ok()).unwrap_or(3600);
         let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds.clamp(900, 43_200));
         let key = format!("ASIA{}", uuid::Uuid::new_v4().simple());
         let body = session::credentials(&session, &key, &expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
@@ -296,7 +317,8 @@ fn table_keys(properties: &Json) -> Option<(String, TableKeys)> {
         Some(keys.find(|key| key["KeyType"] == "HASH")?["AttributeName"].as_str()?.to_owned())
     };
     let indexes = properties["GlobalSecondaryIndexes"].as_array().into_iter().flatten();
-    let indexes = indexes.filter_map(|index| Some((index["IndexName"].as_str()?.to_owned(), partition(&index["KeySchema"])?)));
+    let indexes = indexes
+        .filter_map(|index| Some((index["IndexName"].as_str()?.to_owned(), partition(&index["KeySchema"])?)));
     let keys = TableKeys { partition: partition(&properties["KeySchema"])?, indexes: indexes.collect() };
     Some((properties["TableName"].as_str()?.to_owned(), keys))
 }

@@ -15,7 +15,10 @@ enum Token {
     One,
     Any,
     /// The name of a condition key, and what stands for it where the request has none.
-    Variable { key: String, default: Option<String> },
+    Variable {
+        key: String,
+        default: Option<String>,
+    },
 }
 
 impl Pattern {
@@ -25,8 +28,9 @@ impl Pattern {
         let mut rest = text;
         while let Some(next) = rest.chars().next() {
             if let Some(inside) = rest.strip_prefix("${") {
-                let (variable, after) =
-                    inside.split_once('}').ok_or_else(|| format!("`{text}` opens a variable and does not close it"))?;
+                let (variable, after) = inside
+                    .split_once('}')
+                    .ok_or_else(|| format!("`{text}` opens a variable and does not close it"))?;
                 tokens.push(variable_of(variable)?);
                 rest = after;
                 continue;
@@ -70,7 +74,10 @@ impl Pattern {
         let theirs: Vec<&str> = arn.splitn(6, ':').collect();
         ours.len() == 6
             && theirs.len() == 6
-            && ours.iter().zip(theirs).all(|(ours, theirs)| matches(ours, &theirs.chars().collect::<Vec<_>>()))
+            && ours
+                .iter()
+                .zip(theirs)
+                .all(|(ours, theirs)| matches(ours, &theirs.chars().collect::<Vec<_>>()))
     }
 
     /// Puts another text in the place of one that stands in it whole.
@@ -106,7 +113,13 @@ fn variable_of(variable: &str) -> Result<Token, String> {
         None => (variable, None),
         Some((key, default)) => {
             let text = default.trim().strip_prefix('\'').and_then(|default| default.strip_suffix('\''));
-            (key, Some(text.ok_or_else(|| format!("the default of the variable {variable} is not quoted"))?.to_owned()))
+            (
+                key,
+                Some(
+                    text.ok_or_else(|| format!("the default of the variable {variable} is not quoted"))?
+                        .to_owned(),
+                ),
+            )
         }
     };
     let key = super::condition::known_key(key.trim())?;
@@ -156,7 +169,9 @@ mod tests {
 
     #[test]
     fn wildcards_reach_as_far_as_they_must() {
-        for (pattern, text) in [("*", ""), ("a*c", "abbc"), ("a?c", "abc"), ("*b*", "abc"), ("a*b*c", "axbxbc"), ("", "")] {
+        for (pattern, text) in
+            [("*", ""), ("a*c", "abbc"), ("a?c", "abc"), ("*b*", "abc"), ("a*b*c", "axbxbc"), ("", "")]
+        {
             assert!(does_match(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("a?c", "ac"), ("a*c", "abcd"), ("abc", "ab"), ("ab", "abc"), ("?", "")] {

@@ -53,7 +53,9 @@ pub(crate) struct Principals {
 /// Reads a policy of an identity.
 pub(crate) fn parse(document: &Json) -> Result<Vec<Statement>, String> {
     let statements = statements(document)?;
-    statements.map(|(number, statement)| Statement::parse(number, statement, false).map(|(read, _)| read)).collect()
+    statements
+        .map(|(number, statement)| Statement::parse(number, statement, false).map(|(read, _)| read))
+        .collect()
 }
 
 /// Reads a role's trust policy.
@@ -82,11 +84,15 @@ impl Statement {
     fn parse(number: usize, statement: &Json, is_trust: bool) -> Result<(Self, Principals), String> {
         let object = statement.as_object().ok_or("a statement is no object")?;
         let known = ["Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"];
-        let unknown = object.keys().find(|key| !known.contains(&key.as_str()) && !(is_trust && *key == "Principal"));
+        let unknown =
+            object.keys().find(|key| !known.contains(&key.as_str()) && !(is_trust && *key == "Principal"));
         if let Some(unknown) = unknown {
             return Err(format!("the statement element {unknown} is not known"));
         }
-        let name = object.get("Sid").and_then(Json::as_str).map_or_else(|| format!("statement {number}"), str::to_owned);
+        let name = object
+            .get("Sid")
+            .and_then(Json::as_str)
+            .map_or_else(|| format!("statement {number}"), str::to_owned);
         let in_this = |error: String| format!("{name}: {error}");
         let effect = match object.get("Effect").and_then(Json::as_str) {
             Some("Allow") => Effect::Allow,
@@ -109,12 +115,21 @@ impl Statement {
             _ => return Err(in_this("one of Resource and NotResource is needed".to_owned())),
         };
         let written = match object.get("Action").or_else(|| object.get("NotAction")) {
-            Some(Json::Array(actions)) => actions.iter().filter_map(Json::as_str).map(str::to_owned).collect(),
+            Some(Json::Array(actions)) => {
+                actions.iter().filter_map(Json::as_str).map(str::to_owned).collect()
+            }
             one => one.and_then(Json::as_str).map(str::to_owned).into_iter().collect(),
         };
         let conditions = object.get("Condition").map(condition::parse_all).transpose().map_err(in_this)?;
-        let principals = if is_trust { principals(object.get("Principal")).map_err(in_this)? } else { Principals::default() };
-        Ok((Self { effect, actions, resources, conditions: conditions.unwrap_or_default(), written, name }, principals))
+        let principals = if is_trust {
+            principals(object.get("Principal")).map_err(in_this)?
+        } else {
+            Principals::default()
+        };
+        Ok((
+            Self { effect, actions, resources, conditions: conditions.unwrap_or_default(), written, name },
+            principals,
+        ))
     }
 
     /// Whether the statement is about this check, as far as its conditions hold.
@@ -234,7 +249,8 @@ mod tests {
 
     #[test]
     fn nothing_is_allowed_that_no_statement_allows() {
-        let policy = policy(json!({"Effect": "Allow", "Action": "s3:Get*", "Resource": "arn:aws:s3:::bucket/a/*"}));
+        let policy =
+            policy(json!({"Effect": "Allow", "Action": "s3:Get*", "Resource": "arn:aws:s3:::bucket/a/*"}));
         assert_eq!(judge(&policy, &get("a/b")), Verdict::Allowed);
         assert_eq!(judge(&policy, &get("b")), Verdict::Silent);
         let put = Check::new("s3:PutObject", "arn:aws:s3:::bucket/a/b");
@@ -265,7 +281,8 @@ mod tests {
 
     #[test]
     fn actions_are_the_same_in_any_case_and_resources_are_not() {
-        let policy = policy(json!({"Effect": "Allow", "Action": "S3:getobject", "Resource": "arn:aws:s3:::bucket/A"}));
+        let policy =
+            policy(json!({"Effect": "Allow", "Action": "S3:getobject", "Resource": "arn:aws:s3:::bucket/A"}));
         assert_eq!(judge(&policy, &get("A")), Verdict::Allowed);
         assert_eq!(judge(&policy, &get("a")), Verdict::Silent);
     }
@@ -277,7 +294,10 @@ mod tests {
             "Condition": {"StringLike": {"s3:prefix": "a/*"}, "StringEquals": {"s3:delimiter": "/"}},
         }));
         let list = Check::new("s3:ListBucket", "arn:aws:s3:::bucket");
-        assert_eq!(judge(&policy, &list.clone().with("s3:prefix", "a/b").with("s3:delimiter", "/")), Verdict::Allowed);
+        assert_eq!(
+            judge(&policy, &list.clone().with("s3:prefix", "a/b").with("s3:delimiter", "/")),
+            Verdict::Allowed
+        );
         assert_eq!(judge(&policy, &list.clone().with("s3:prefix", "a/b")), Verdict::Silent);
         assert_eq!(judge(&policy, &list), Verdict::Silent);
     }

@@ -40,7 +40,10 @@ impl Facts for World {
             ("ImageId", "ami-runner"),
             ("InstanceType", "t3.small"),
             ("MetadataOptions.HttpTokens", "required"),
-            ("IamInstanceProfile.Arn", "arn:aws:iam::123456789012:instance-profile/ciab-local-RunnerInstanceProfile"),
+            (
+                "IamInstanceProfile.Arn",
+                "arn:aws:iam::123456789012:instance-profile/ciab-local-RunnerInstanceProfile",
+            ),
             ("SecurityGroupId.1", "sg-runner"),
         ] {
             if call.get(key).is_none() {
@@ -66,7 +69,8 @@ fn template() -> StackTemplate {
         )]),
     };
     let parameters = BTreeMap::from([("ApiKeySha256".to_owned(), "0".repeat(64))]);
-    template::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra")), &identity, &parameters).unwrap()
+    template::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra")), &identity, &parameters)
+        .unwrap()
 }
 
 fn permissions() -> Permissions {
@@ -90,7 +94,8 @@ struct Request {
 
 impl Request {
     fn new(key: &str, service: &'static str, method: Method, uri: &str, body: String) -> Self {
-        let incoming = Incoming { method, uri: uri.parse().unwrap(), headers: HeaderMap::new(), body: body.into() };
+        let incoming =
+            Incoming { method, uri: uri.parse().unwrap(), headers: HeaderMap::new(), body: body.into() };
         Self { key: key.to_owned(), region: "us-east-1", service, incoming }
     }
 
@@ -166,47 +171,136 @@ fn launch(changes: &[(&str, &str)]) -> Request {
 
 /// Calls that must be refused, each for the sake of one condition or more.
 fn refused() -> Vec<(&'static str, Request)> {
+    let item = |role: &str, target: &'static str, partition: &str| {
+        aws_json(
+            role,
+            "dynamodb",
+            target,
+            json!({"TableName": STACK, "Key": {"pk": {"S": partition}, "sk": {"S": "x"}}}),
+        )
+    };
+    let query = |role: &str, partition: &str| {
+        let values = json!({":p": {"S": partition}});
+        let body = json!({"TableName": STACK, "KeyConditionExpression": "pk = :p", "ExpressionAttributeValues": values});
+        aws_json(role, "dynamodb", "DynamoDB_20120810.Query", body)
+    };
+    let (get, delete) = ("DynamoDB_20120810.GetItem", "DynamoDB_20120810.DeleteItem");
     let mut refused = vec![
-        ("build-image lists what is not a template", s3("BuildImageFunctionRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/"))),
-        ("upload-template lists other templates", s3("UploadTemplateFunctionRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=templates/kept/"))),
-        ("get-build lists more than a log", s3("GetBuildFunctionRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/"))),
-        ("prepare-build lists builds", s3("PrepareBuildFunctionRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/"))),
-        ("finish-build looks elsewhere", ec2("FinishBuildFunctionRole", "DescribeImages", &[]).in_region("eu-west-1")),
+        ("list-images reads a build", item("ListImagesFunctionRole", get, "BUILD#1")),
+        ("delete-image frees a slot", item("DeleteImageFunctionRole", delete, "SLOTS")),
+        ("check-health reads a build", item("CheckHealthFunctionRole", get, "BUILD#1")),
+        ("poll-builds deletes a build", item("PollBuildsFunctionRole", delete, "BUILD#1")),
+        ("poll-builds reads what is no list of images", query("PollBuildsFunctionRole", "BUILD#1")),
+        (
+            "build-image lists what is not a template",
+            s3("BuildImageFunctionRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/")),
+        ),
+        (
+            "upload-template lists other templates",
+            s3(
+                "UploadTemplateFunctionRole",
+                Method::GET,
+                &format!("{BUCKET}?list-type=2&prefix=templates/kept/"),
+            ),
+        ),
+        (
+            "get-build lists more than a log",
+            s3("GetBuildFunctionRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/")),
+        ),
+        (
+            "prepare-build lists builds",
+            s3("PrepareBuildFunctionRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/")),
+        ),
+        (
+            "finish-build looks elsewhere",
+            ec2("FinishBuildFunctionRole", "DescribeImages", &[]).in_region("eu-west-1"),
+        ),
         ("start-runner looks elsewhere", ec2(STARTER, "DescribeInstances", &[]).in_region("eu-west-1")),
-        ("start-runner ends another stack's", ec2(STARTER, "TerminateInstances", &[("InstanceId.1", "i-theirs")])),
-        ("delete-image deletes another stack's image", ec2("DeleteImageFunctionRole", "DeregisterImage", &[("ImageId", "ami-theirs")])),
-        ("delete-image deletes an untagged snapshot", ec2("DeleteImageFunctionRole", "DeleteSnapshot", &[("SnapshotId", "snap-nobodys")])),
-        ("start-runner launches from another template", launch(&[("LaunchTemplate.LaunchTemplateName", "other")])),
-        ("start-runner launches without a template, but for the machine", launch(&[
-            ("LaunchTemplate.LaunchTemplateName", ""), ("ImageId", "ami-runner"), ("InstanceType", "t3.small"),
-            ("MetadataOptions.HttpTokens", "required"), ("SecurityGroupId.1", "sg-runner"),
-        ])),
+        (
+            "start-runner ends another stack's",
+            ec2(STARTER, "TerminateInstances", &[("InstanceId.1", "i-theirs")]),
+        ),
+        (
+            "delete-image deletes another stack's image",
+            ec2("DeleteImageFunctionRole", "DeregisterImage", &[("ImageId", "ami-theirs")]),
+        ),
+        (
+            "delete-image deletes an untagged snapshot",
+            ec2("DeleteImageFunctionRole", "DeleteSnapshot", &[("SnapshotId", "snap-nobodys")]),
+        ),
+        (
+            "start-runner launches from another template",
+            launch(&[("LaunchTemplate.LaunchTemplateName", "other")]),
+        ),
+        (
+            "start-runner launches without a template, but for the machine",
+            launch(&[
+                ("LaunchTemplate.LaunchTemplateName", ""),
+                ("ImageId", "ami-runner"),
+                ("InstanceType", "t3.small"),
+                ("MetadataOptions.HttpTokens", "required"),
+                ("SecurityGroupId.1", "sg-runner"),
+            ]),
+        ),
         ("start-runner launches untagged", launch(&[("TagSpecification.1.Tag.1.Key", "Name")])),
-        ("start-runner launches an untagged volume", launch(&[("TagSpecification.2.ResourceType", "instance")])),
+        (
+            "start-runner launches an untagged volume",
+            launch(&[("TagSpecification.2.ResourceType", "instance")]),
+        ),
         ("start-runner tags it as another stack's", launch(&[("TagSpecification.1.Tag.1.Value", "another")])),
         ("start-runner launches something larger", launch(&[("InstanceType", "p5.48xlarge")])),
         ("start-runner opens the metadata service", launch(&[("MetadataOptions.HttpTokens", "optional")])),
-        ("start-runner gives a tag that is not ours", launch(&[
-            ("TagSpecification.1.Tag.2.Key", "owner"), ("TagSpecification.1.Tag.2.Value", "me"),
-        ])),
-        ("start-runner tags what it did not just make", ec2(STARTER, "CreateTags", &[
-            ("ResourceId.1", "i-theirs"), ("Tag.1.Key", "ciab:stack"), ("Tag.1.Value", STACK),
-        ])),
+        (
+            "start-runner gives a tag that is not ours",
+            launch(&[("TagSpecification.1.Tag.2.Key", "owner"), ("TagSpecification.1.Tag.2.Value", "me")]),
+        ),
+        (
+            "start-runner tags what it did not just make",
+            ec2(
+                STARTER,
+                "CreateTags",
+                &[("ResourceId.1", "i-theirs"), ("Tag.1.Key", "ciab:stack"), ("Tag.1.Value", STACK)],
+            ),
+        ),
     ];
     for cleaner in CLEANERS {
         refused.extend([
-            ("lists all of a build's files", s3(cleaner, Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/b/"))),
+            (
+                "lists all of a build's files",
+                s3(cleaner, Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/b/")),
+            ),
             ("looks at instances elsewhere", ec2(cleaner, "DescribeInstances", &[]).in_region("eu-west-1")),
-            ("ends another stack's instance", ec2(cleaner, "TerminateInstances", &[("InstanceId.1", "i-theirs")])),
-            ("ends an instance elsewhere", ec2(cleaner, "TerminateInstances", &[("InstanceId.1", "i-ours")]).in_region("eu-west-1")),
-            ("ends an untagged instance", ec2(cleaner, "TerminateInstances", &[("InstanceId.1", "i-nobodys")])),
+            (
+                "ends another stack's instance",
+                ec2(cleaner, "TerminateInstances", &[("InstanceId.1", "i-theirs")]),
+            ),
+            (
+                "ends an instance elsewhere",
+                ec2(cleaner, "TerminateInstances", &[("InstanceId.1", "i-ours")]).in_region("eu-west-1"),
+            ),
+            (
+                "ends an untagged instance",
+                ec2(cleaner, "TerminateInstances", &[("InstanceId.1", "i-nobodys")]),
+            ),
             ("deletes another stack's image", ec2(cleaner, "DeregisterImage", &[("ImageId", "ami-theirs")])),
             ("deletes another stack's volume", ec2(cleaner, "DeleteVolume", &[("VolumeId", "vol-theirs")])),
-            ("deletes a volume elsewhere", ec2(cleaner, "DeleteVolume", &[("VolumeId", "vol-ours")]).in_region("eu-west-1")),
-            ("deletes another stack's key pair of Packer's", ec2(cleaner, "DeleteKeyPair", &[("KeyName", "packer_key-theirs")])),
-            ("deletes a key pair of Packer's elsewhere", ec2(cleaner, "DeleteKeyPair", &[("KeyName", "packer_1")]).in_region("eu-west-1")),
+            (
+                "deletes a volume elsewhere",
+                ec2(cleaner, "DeleteVolume", &[("VolumeId", "vol-ours")]).in_region("eu-west-1"),
+            ),
+            (
+                "deletes another stack's key pair of Packer's",
+                ec2(cleaner, "DeleteKeyPair", &[("KeyName", "packer_key-theirs")]),
+            ),
+            (
+                "deletes a key pair of Packer's elsewhere",
+                ec2(cleaner, "DeleteKeyPair", &[("KeyName", "packer_1")]).in_region("eu-west-1"),
+            ),
             ("deletes somebody's key pair", ec2(cleaner, "DeleteKeyPair", &[("KeyName", "mine")])),
-            ("deletes a tagged key pair elsewhere", ec2(cleaner, "DeleteKeyPair", &[("KeyName", "key-ours")]).in_region("eu-west-1")),
+            (
+                "deletes a tagged key pair elsewhere",
+                ec2(cleaner, "DeleteKeyPair", &[("KeyName", "key-ours")]).in_region("eu-west-1"),
+            ),
         ]);
     }
     refused
@@ -237,7 +331,9 @@ fn may_by_itself(permissions: &Permissions, role: &str, check: &Check) -> bool {
 /// Every condition, as (role, statement, condition): their numbers.
 fn conditions(role: &Role) -> Vec<(usize, usize)> {
     let numbered = role.statements.iter().enumerate();
-    numbered.flat_map(|(at, statement)| (0..statement.conditions.len()).map(move |condition| (at, condition))).collect()
+    numbered
+        .flat_map(|(at, statement)| (0..statement.conditions.len()).map(move |condition| (at, condition)))
+        .collect()
 }
 
 #[tokio::test]
@@ -280,16 +376,48 @@ fn allowed() -> Vec<(&'static str, Request)> {
     let mut allowed = vec![
         ("start-runner launches", launch(&[])),
         ("start-runner ends its own", ec2(STARTER, "TerminateInstances", &[("InstanceId.1", "i-ours")])),
-        ("get-build reads", aws_json("GetBuildFunctionRole", "dynamodb", "DynamoDB_20120810.GetItem", record("b"))),
-        ("the machine invokes", Request::new("ak", "lambda", Method::POST, "/2015-03-31/functions/ciab-local-clean-up/invocations", String::new())),
-        ("the runner reports", aws_json("RunnerRole", "states", "AWSStepFunctions.SendTaskHeartbeat", json!({"taskToken": "t"}))),
-        ("prepare-build reads a secret's token", aws_json("PrepareBuildFunctionRole", "ssm", "AmazonSSM.GetParameter", json!({"Name": "/aws/reference/secretsmanager/ciab/token"}))),
+        (
+            "get-build reads",
+            aws_json("GetBuildFunctionRole", "dynamodb", "DynamoDB_20120810.GetItem", record("b")),
+        ),
+        (
+            "the machine invokes",
+            Request::new(
+                "ak",
+                "lambda",
+                Method::POST,
+                "/2015-03-31/functions/ciab-local-clean-up/invocations",
+                String::new(),
+            ),
+        ),
+        (
+            "the runner reports",
+            aws_json("RunnerRole", "states", "AWSStepFunctions.SendTaskHeartbeat", json!({"taskToken": "t"})),
+        ),
+        (
+            "prepare-build reads a secret's token",
+            aws_json(
+                "PrepareBuildFunctionRole",
+                "ssm",
+                "AmazonSSM.GetParameter",
+                json!({"Name": "/aws/reference/secretsmanager/ciab/token"}),
+            ),
+        ),
     ];
     for cleaner in CLEANERS {
         allowed.extend([
-            ("deletes an image that Packer had not tagged", ec2(cleaner, "DeregisterImage", &[("ImageId", "ami-nobodys")])),
-            ("deletes a copy wherever it is", ec2(cleaner, "DeleteSnapshot", &[("SnapshotId", "snap-ours")]).in_region("ap-south-1")),
-            ("deletes a group that has no tags", ec2(cleaner, "DeleteSecurityGroup", &[("GroupId", "sg-nobodys")])),
+            (
+                "deletes an image that Packer had not tagged",
+                ec2(cleaner, "DeregisterImage", &[("ImageId", "ami-nobodys")]),
+            ),
+            (
+                "deletes a copy wherever it is",
+                ec2(cleaner, "DeleteSnapshot", &[("SnapshotId", "snap-ours")]).in_region("ap-south-1"),
+            ),
+            (
+                "deletes a group that has no tags",
+                ec2(cleaner, "DeleteSecurityGroup", &[("GroupId", "sg-nobodys")]),
+            ),
             ("deletes a build's key pair", ec2(cleaner, "DeleteKeyPair", &[("KeyName", "ciab-1")])),
             ("deletes a tagged key pair", ec2(cleaner, "DeleteKeyPair", &[("KeyName", "key-ours")])),
             ("deletes Packer's role", form(cleaner, "iam", "DeleteRole", &[("RoleName", "packer-1")])),
@@ -315,21 +443,51 @@ async fn each_role_is_refused_what_is_outside_of_it() {
     for role in &roles {
         let outside = [
             aws_json(role, "dynamodb", "DynamoDB_20120810.Scan", json!({"TableName": STACK})),
-            aws_json(role, "dynamodb", "DynamoDB_20120810.GetItem", json!({"TableName": "others", "Key": {"id": {"S": "1"}}})),
-            aws_json(role, "states", "AWSStepFunctions.StartExecution", json!({"stateMachineArn": "arn:aws:states:us-east-1:123456789012:stateMachine:other"})),
-            aws_json(role, "secretsmanager", "secretsmanager.GetSecretValue", json!({"SecretId": "production/database"})),
+            aws_json(
+                role,
+                "dynamodb",
+                "DynamoDB_20120810.GetItem",
+                json!({"TableName": "others", "Key": {"id": {"S": "1"}}}),
+            ),
+            aws_json(
+                role,
+                "states",
+                "AWSStepFunctions.StartExecution",
+                json!({"stateMachineArn": "arn:aws:states:us-east-1:123456789012:stateMachine:other"}),
+            ),
+            aws_json(
+                role,
+                "secretsmanager",
+                "secretsmanager.GetSecretValue",
+                json!({"SecretId": "production/database"}),
+            ),
             aws_json(role, "dynamodb", "DynamoDB_20120810.DeleteTable", json!({"TableName": STACK})),
             s3(role, Method::GET, "/another-bucket/key"),
             s3(role, Method::DELETE, &format!("{BUCKET}/builds/b/input.json")),
             form(role, "iam", "CreateRole", &[("RoleName", "admin")]),
-            form(role, "iam", "PutRolePolicy", &[("RoleName", "ciab-local-RunnerRole"), ("PolicyName", "p"), ("PolicyDocument", "{}")]),
+            form(
+                role,
+                "iam",
+                "PutRolePolicy",
+                &[("RoleName", "ciab-local-RunnerRole"), ("PolicyName", "p"), ("PolicyDocument", "{}")],
+            ),
             form(role, "iam", "ListUsers", &[]),
-            form(role, "sts", "AssumeRole", &[("RoleArn", "arn:aws:iam::123456789012:role/admin"), ("RoleSessionName", "s")]),
+            form(
+                role,
+                "sts",
+                "AssumeRole",
+                &[("RoleArn", "arn:aws:iam::123456789012:role/admin"), ("RoleSessionName", "s")],
+            ),
             ec2(role, "DeleteVpc", &[("VpcId", "vpc-1")]),
         ];
         for request in &outside {
             let denied = may(&permissions, request).await;
-            assert!(denied.is_err(), "{role} may {:?} {}", request.incoming, String::from_utf8_lossy(&request.incoming.body));
+            assert!(
+                denied.is_err(),
+                "{role} may {:?} {}",
+                request.incoming,
+                String::from_utf8_lossy(&request.incoming.body)
+            );
         }
         if role != "RunnerRole" && role != "BuildRole" {
             let launch = ec2(role, "RunInstances", &[("ImageId", "ami-1"), ("InstanceType", "t3.large")]);
@@ -392,11 +550,18 @@ async fn a_boundary_allows_nothing_and_limits_everything() {
         ("Empty", json!([]), Some(boundary), trust_in("arn:aws:iam::1:role/x")),
     ]);
     assert_eq!(may(&permissions, &s3("Bounded", Method::GET, "/b/k")).await, Ok(()));
-    assert!(may(&permissions, &ec2("Bounded", "DescribeImages", &[])).await.unwrap_err().contains("boundary"));
+    assert!(
+        may(&permissions, &ec2("Bounded", "DescribeImages", &[])).await.unwrap_err().contains("boundary")
+    );
     assert!(may(&permissions, &s3("Empty", Method::GET, "/b/k")).await.is_err());
 }
 
-async fn take_on(permissions: &Permissions, key: &str, role: &str, policy: Option<Json>) -> Result<String, String> {
+async fn take_on(
+    permissions: &Permissions,
+    key: &str,
+    role: &str,
+    policy: Option<Json>,
+) -> Result<String, String> {
     let arn = format!("arn:aws:iam::{ACCOUNT}:role/{role}");
     let policy = policy.map(|policy| policy.to_string());
     let mut parameters = vec![("RoleArn", arn.as_str()), ("RoleSessionName", "build")];
@@ -422,7 +587,9 @@ async fn a_role_that_is_taken_on_may_what_it_and_the_sessions_policy_allow() {
     let session = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/mine/*"}]});
     let key = take_on(&permissions, "Caller", "Named", Some(session)).await.unwrap();
     assert_eq!(may(&permissions, &s3(&key, Method::GET, "/b/mine/k")).await, Ok(()));
-    assert!(may(&permissions, &s3(&key, Method::GET, "/b/other")).await.unwrap_err().contains("session's policy"));
+    assert!(
+        may(&permissions, &s3(&key, Method::GET, "/b/other")).await.unwrap_err().contains("session's policy")
+    );
     assert!(may(&permissions, &ec2(&key, "DescribeImages", &[])).await.is_err());
     let key = take_on(&permissions, "Caller", "ByAccount", None).await.unwrap();
     assert_eq!(may(&permissions, &s3(&key, Method::GET, "/b/other")).await, Ok(()));
@@ -433,7 +600,12 @@ async fn a_role_that_is_taken_on_may_what_it_and_the_sessions_policy_allow() {
 
 #[tokio::test]
 async fn a_sessions_policy_that_is_not_understood_gives_no_credentials() {
-    let permissions = with_roles(&[("Named", json!([]), None, trust_in("arn:aws:iam::123456789012:role/ciab-local-RunnerRole"))]);
+    let permissions = with_roles(&[(
+        "Named",
+        json!([]),
+        None,
+        trust_in("arn:aws:iam::123456789012:role/ciab-local-RunnerRole"),
+    )]);
     let odd = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"Odd": {"s3:prefix": "a"}}}]});
     assert!(take_on(&permissions, "RunnerRole", "Named", Some(odd)).await.unwrap_err().contains("Odd"));
 }
@@ -444,48 +616,98 @@ async fn every_kind_of_call_is_taken_apart() {
     let checks = |request: &Request, launch: Option<Launch>| -> BTreeSet<String> {
         let incoming = request.signed();
         let signature = Signature::of(&incoming).unwrap();
-        let checks = request::checks(&asked(&incoming, &signature), launch.as_ref(), &permissions.surroundings);
-        let text = |check: Check| format!("{} {}", check.action, check.resource.rsplit(':').next().unwrap_or_default());
+        let checks =
+            request::checks(&asked(&incoming, &signature), launch.as_ref(), &permissions.surroundings);
+        let text = |check: Check| {
+            format!("{} {}", check.action, check.resource.rsplit(':').next().unwrap_or_default())
+        };
         checks.unwrap_or_else(|error| panic!("{error}")).into_iter().map(text).collect()
     };
     let is = |request: Request, expected: &[&str]| {
         let expected: BTreeSet<String> = expected.iter().map(|text| (*text).to_owned()).collect();
         assert_eq!(checks(&request, None), expected);
     };
-    is(ec2("x", "CreateImage", &[("InstanceId", "i-1"), ("TagSpecification.1.ResourceType", "image"), ("TagSpecification.1.Tag.1.Key", "a")]),
-        &["ec2:CreateImage instance/i-1", "ec2:CreateImage image/*", "ec2:CreateImage snapshot/*", "ec2:CreateTags image/*"]);
-    is(ec2("x", "CreateTags", &[("ResourceId.1", "ami-1"), ("ResourceId.2", "snap-1"), ("Tag.1.Key", "a")]),
-        &["ec2:CreateTags image/ami-1", "ec2:CreateTags snapshot/snap-1"]);
-    is(ec2("x", "AttachVolume", &[("InstanceId", "i-1"), ("VolumeId", "vol-1")]),
-        &["ec2:AttachVolume instance/i-1", "ec2:AttachVolume volume/vol-1"]);
-    is(ec2("x", "TerminateInstances", &[("InstanceId.1", "i-1"), ("InstanceId.2", "i-2")]),
-        &["ec2:TerminateInstances instance/i-1", "ec2:TerminateInstances instance/i-2"]);
+    is(
+        ec2(
+            "x",
+            "CreateImage",
+            &[
+                ("InstanceId", "i-1"),
+                ("TagSpecification.1.ResourceType", "image"),
+                ("TagSpecification.1.Tag.1.Key", "a"),
+            ],
+        ),
+        &[
+            "ec2:CreateImage instance/i-1",
+            "ec2:CreateImage image/*",
+            "ec2:CreateImage snapshot/*",
+            "ec2:CreateTags image/*",
+        ],
+    );
+    is(
+        ec2("x", "CreateTags", &[("ResourceId.1", "ami-1"), ("ResourceId.2", "snap-1"), ("Tag.1.Key", "a")]),
+        &["ec2:CreateTags image/ami-1", "ec2:CreateTags snapshot/snap-1"],
+    );
+    is(
+        ec2("x", "AttachVolume", &[("InstanceId", "i-1"), ("VolumeId", "vol-1")]),
+        &["ec2:AttachVolume instance/i-1", "ec2:AttachVolume volume/vol-1"],
+    );
+    is(
+        ec2("x", "TerminateInstances", &[("InstanceId.1", "i-1"), ("InstanceId.2", "i-2")]),
+        &["ec2:TerminateInstances instance/i-1", "ec2:TerminateInstances instance/i-2"],
+    );
     let items = json!({"TransactItems": [
         {"Put": {"TableName": STACK, "Item": {"pk": {"S": "a"}}}},
         {"Delete": {"TableName": STACK, "Key": {"pk": {"S": "b"}}}},
         {"ConditionCheck": {"TableName": STACK, "Key": {"pk": {"S": "c"}}}},
     ]});
-    is(aws_json("x", "dynamodb", "DynamoDB_20120810.TransactWriteItems", items),
-        &["dynamodb:PutItem table/ciab-local", "dynamodb:DeleteItem table/ciab-local", "dynamodb:ConditionCheckItem table/ciab-local"]);
+    is(
+        aws_json("x", "dynamodb", "DynamoDB_20120810.TransactWriteItems", items),
+        &[
+            "dynamodb:PutItem table/ciab-local",
+            "dynamodb:DeleteItem table/ciab-local",
+            "dynamodb:ConditionCheckItem table/ciab-local",
+        ],
+    );
     let query = json!({"TableName": STACK, "IndexName": "active-builds", "KeyConditionExpression": "#a = :a",
         "ExpressionAttributeNames": {"#a": "active"}, "ExpressionAttributeValues": {":a": {"S": "1"}}});
-    is(aws_json("x", "dynamodb", "DynamoDB_20120810.Query", query), &["dynamodb:Query table/ciab-local/index/active-builds"]);
+    is(
+        aws_json("x", "dynamodb", "DynamoDB_20120810.Query", query),
+        &["dynamodb:Query table/ciab-local/index/active-builds"],
+    );
     is(s3("x", Method::HEAD, "/b/k%20k?x-id=HeadObject"), &["s3:GetObject b/k k"]);
     is(s3("x", Method::PUT, "/b/k?partNumber=1&uploadId=u"), &["s3:PutObject b/k"]);
     is(s3("x", Method::HEAD, "/b"), &["s3:ListBucket b"]);
-    is(form("x", "iam", "AddRoleToInstanceProfile", &[("RoleName", "r"), ("InstanceProfileName", "p")]),
-        &["iam:AddRoleToInstanceProfile instance-profile/p", "iam:PassRole role/r"]);
-    is(aws_json("x", "codebuild", "CodeBuild_20161006.BatchGetBuilds", json!({"ids": ["p:1", "p:2"]})), &["codebuild:BatchGetBuilds project/p"]);
-    is(aws_json("x", "events", "AWSEvents.PutEvents", json!({"Entries": [{"Source": "ciab.images"}]})), &["events:PutEvents event-bus/default"]);
+    is(
+        form("x", "iam", "AddRoleToInstanceProfile", &[("RoleName", "r"), ("InstanceProfileName", "p")]),
+        &["iam:AddRoleToInstanceProfile instance-profile/p", "iam:PassRole role/r"],
+    );
+    is(
+        aws_json("x", "codebuild", "CodeBuild_20161006.BatchGetBuilds", json!({"ids": ["p:1", "p:2"]})),
+        &["codebuild:BatchGetBuilds project/p"],
+    );
+    is(
+        aws_json("x", "events", "AWSEvents.PutEvents", json!({"Entries": [{"Source": "ciab.images"}]})),
+        &["events:PutEvents event-bus/default"],
+    );
 
     let run = launch(&[("InstanceMarketOptions.MarketType", "spot"), ("KeyName", "k")]);
-    let (call, launch_template) = World::default().launched("us-east-1", Query::parse(None, &run.incoming.body)).await;
+    let (call, launch_template) =
+        World::default().launched("us-east-1", Query::parse(None, &run.incoming.body)).await;
     let found = checks(&run, Some(Launch { call, launch_template }));
     let expected = [
-        "ec2:CreateTags instance/*", "ec2:CreateTags volume/*", "ec2:RunInstances image/ami-runner", "ec2:RunInstances instance/*",
-        "ec2:RunInstances key-pair/k", "ec2:RunInstances launch-template/lt-runner", "ec2:RunInstances network-interface/*",
-        "ec2:RunInstances security-group/sg-runner", "ec2:RunInstances spot-instances-request/*", "ec2:RunInstances subnet/*",
-        "ec2:RunInstances volume/*", "iam:PassRole role/ciab-local-RunnerRole",
+        "ec2:CreateTags instance/*",
+        "ec2:CreateTags volume/*",
+        "ec2:RunInstances image/ami-runner",
+        "ec2:RunInstances instance/*",
+        "ec2:RunInstances key-pair/k",
+        "ec2:RunInstances launch-template/lt-runner",
+        "ec2:RunInstances network-interface/*",
+        "ec2:RunInstances security-group/sg-runner",
+        "ec2:RunInstances spot-instances-request/*",
+        "ec2:RunInstances subnet/*",
+        "ec2:RunInstances volume/*",
+        "iam:PassRole role/ciab-local-RunnerRole",
     ];
     assert_eq!(found, expected.iter().map(|text| (*text).to_owned()).collect());
 }
@@ -518,14 +740,26 @@ fn a_call_that_is_in_no_table_is_an_error() {
 fn whoever_signed_is_found_in_header_address_and_form() {
     let header = s3("K", Method::GET, "/b/k").signed();
     assert_eq!(Signature::of(&header).unwrap().key, "K");
-    let address = Request::new("", "s3", Method::GET, "/b/k?X-Amz-Credential=K%2F20260101%2Feu-west-1%2Fs3%2Faws4_request", String::new());
-    let expected = Signature { key: "K".to_owned(), region: "eu-west-1".to_owned(), service: "s3".to_owned() };
+    let address = Request::new(
+        "",
+        "s3",
+        Method::GET,
+        "/b/k?X-Amz-Credential=K%2F20260101%2Feu-west-1%2Fs3%2Faws4_request",
+        String::new(),
+    );
+    let expected =
+        Signature { key: "K".to_owned(), region: "eu-west-1".to_owned(), service: "s3".to_owned() };
     assert_eq!(Signature::of(&address.incoming), Some(expected.clone()));
-    let part = |name: &str, value: &str| format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
-    let body = part("key", "templates/uploads/a") + &part("x-amz-credential", "K/20260101/eu-west-1/s3/aws4_request") + "--x--\r\n";
+    let part = |name: &str, value: &str| {
+        format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let body = part("key", "templates/uploads/a")
+        + &part("x-amz-credential", "K/20260101/eu-west-1/s3/aws4_request")
+        + "--x--\r\n";
     let upload = Request::new("", "s3", Method::POST, "/b", body);
     assert_eq!(Signature::of(&upload.incoming), Some(expected.clone()));
-    let checks = request::checks(&asked(&upload.incoming, &expected), None, &Surroundings::default()).unwrap();
+    let checks =
+        request::checks(&asked(&upload.incoming, &expected), None, &Surroundings::default()).unwrap();
     assert_eq!(checks, [Check::new("s3:PutObject", "arn:aws:s3:::b/templates/uploads/a")]);
 }
 

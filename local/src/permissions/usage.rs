@@ -23,9 +23,14 @@ pub(crate) enum UsageError {
 }
 
 /// Whatever does not agree, a line each.
-pub(crate) fn compare(template: &StackTemplate, called: &Path, reasons: &Path) -> Result<Vec<String>, UsageError> {
+pub(crate) fn compare(
+    template: &StackTemplate,
+    called: &Path,
+    reasons: &Path,
+) -> Result<Vec<String>, UsageError> {
     let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|source| UsageError::Unreadable { path: path.to_owned(), source })
+        std::fs::read_to_string(path)
+            .map_err(|source| UsageError::Unreadable { path: path.to_owned(), source })
     };
     let calls: Result<Vec<Called>, _> = read(called)?.lines().map(serde_json::from_str).collect();
     let calls = calls.map_err(|source| UsageError::NoCall { path: called.to_owned(), source })?;
@@ -34,13 +39,18 @@ pub(crate) fn compare(template: &StackTemplate, called: &Path, reasons: &Path) -
     let mut granted = BTreeMap::new();
     for spec in &template.roles {
         let role = Role::read(spec).map_err(UsageError::Role)?;
-        let actions: BTreeSet<String> = role.statements.iter().flat_map(|statement| statement.actions().to_vec()).collect();
+        let actions: BTreeSet<String> =
+            role.statements.iter().flat_map(|statement| statement.actions().to_vec()).collect();
         granted.insert(spec.logical.clone(), actions);
     }
     Ok(differences(&granted, &calls, &reasons))
 }
 
-fn differences(granted: &BTreeMap<String, BTreeSet<String>>, calls: &[Called], reasons: &Reasons) -> Vec<String> {
+fn differences(
+    granted: &BTreeMap<String, BTreeSet<String>>,
+    calls: &[Called],
+    reasons: &Reasons,
+) -> Vec<String> {
     let mut found = Vec::new();
     for Called { role, action, .. } in calls.iter().filter(|call| !call.allowed) {
         found.push(format!("{role} was denied {action}"));
@@ -57,7 +67,9 @@ fn differences(granted: &BTreeMap<String, BTreeSet<String>>, calls: &[Called], r
             match reason(action).map(|reason| reason.trim()) {
                 None if !is_called => found.push(format!("{role} may {action}, and no test has it do that")),
                 Some("") => found.push(format!("{role}: the reason for {action} is empty")),
-                Some(_) if is_called => found.push(format!("{role} does {action}: there is nothing to give a reason for")),
+                Some(_) if is_called => {
+                    found.push(format!("{role} does {action}: there is nothing to give a reason for"))
+                }
                 _ => {}
             }
         }
@@ -65,9 +77,12 @@ fn differences(granted: &BTreeMap<String, BTreeSet<String>>, calls: &[Called], r
     for (role, reasons) in reasons {
         let none = BTreeSet::new();
         let actions = granted.get(role).unwrap_or(&none);
-        found.extend(reasons.keys().filter(|action| !actions.contains(*action)).map(|action| {
-            format!("{role} may not {action}: there is nothing to give a reason for")
-        }));
+        found.extend(
+            reasons
+                .keys()
+                .filter(|action| !actions.contains(*action))
+                .map(|action| format!("{role} may not {action}: there is nothing to give a reason for")),
+        );
     }
     found
 }
@@ -82,14 +97,22 @@ mod tests {
 
     fn between(granted: &[&str], calls: &[Called], reasons: &[(&str, &str)]) -> Vec<String> {
         let set = granted.iter().map(|action| (*action).to_owned()).collect();
-        let reasons = reasons.iter().map(|(action, reason)| ((*action).to_owned(), (*reason).to_owned())).collect();
-        differences(&BTreeMap::from([("R".to_owned(), set)]), calls, &BTreeMap::from([("R".to_owned(), reasons)]))
+        let reasons =
+            reasons.iter().map(|(action, reason)| ((*action).to_owned(), (*reason).to_owned())).collect();
+        differences(
+            &BTreeMap::from([("R".to_owned(), set)]),
+            calls,
+            &BTreeMap::from([("R".to_owned(), reasons)]),
+        )
     }
 
     #[test]
     fn what_is_called_or_has_a_reason_is_in_order() {
         let calls = [call("s3:GetObject", true), call("logs:PutLogEvents", true)];
-        assert_eq!(between(&["s3:GetObject", "s3:PutObject"], &calls, &[("s3:PutObject", "only in a storm")]), [""; 0]);
+        assert_eq!(
+            between(&["s3:GetObject", "s3:PutObject"], &calls, &[("s3:PutObject", "only in a storm")]),
+            [""; 0]
+        );
     }
 
     #[test]
@@ -97,8 +120,14 @@ mod tests {
         assert_eq!(between(&["s3:GetObject"], &[], &[]), ["R may s3:GetObject, and no test has it do that"]);
         let needless = between(&["s3:GetObject"], &[call("s3:GetObject", true)], &[("s3:GetObject", "rare")]);
         assert_eq!(needless, ["R does s3:GetObject: there is nothing to give a reason for"]);
-        assert_eq!(between(&["s3:GetObject"], &[], &[("s3:GetObject", " ")]), ["R: the reason for s3:GetObject is empty"]);
-        assert_eq!(between(&[], &[], &[("s3:Got", "x")]), ["R may not s3:Got: there is nothing to give a reason for"]);
+        assert_eq!(
+            between(&["s3:GetObject"], &[], &[("s3:GetObject", " ")]),
+            ["R: the reason for s3:GetObject is empty"]
+        );
+        assert_eq!(
+            between(&[], &[], &[("s3:Got", "x")]),
+            ["R may not s3:Got: there is nothing to give a reason for"]
+        );
         assert_eq!(between(&[], &[call("s3:GetObject", false)], &[]), ["R was denied s3:GetObject"]);
     }
 }

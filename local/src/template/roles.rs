@@ -28,13 +28,18 @@ pub(crate) struct RoleSpec {
 pub(super) struct Managed(BTreeMap<String, Json>);
 
 impl Managed {
-    pub(super) fn read(resolver: &Resolver<'_>, resources: &serde_norway::Mapping) -> Result<Self, TemplateError> {
+    pub(super) fn read(
+        resolver: &Resolver<'_>,
+        resources: &serde_norway::Mapping,
+    ) -> Result<Self, TemplateError> {
         let mut policies = BTreeMap::new();
         for (name, body) in resources {
             let (name, properties) = (scalar_text(name)?, body.get("Properties").unwrap_or(&Yaml::Null));
             match body.get("Type").and_then(Yaml::as_str).unwrap_or_default() {
                 "AWS::IAM::ManagedPolicy" => {
-                    if let Some(attached) = ["Roles", "Users", "Groups"].iter().find(|key| properties.get(**key).is_some()) {
+                    if let Some(attached) =
+                        ["Roles", "Users", "Groups"].iter().find(|key| properties.get(**key).is_some())
+                    {
                         return Err(TemplateError::Unsupported(format!("{attached} of the policy {name}")));
                     }
                     let document = resolver.resolve(required(properties, "PolicyDocument")?)?;
@@ -71,8 +76,12 @@ fn of_aws(name: &str) -> Option<Json> {
     let actions: Vec<&str> = match name {
         "AWSLambdaBasicExecutionRole" => logs.to_vec(),
         "AWSLambdaDynamoDBExecutionRole" => {
-            let stream =
-                ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"];
+            let stream = [
+                "dynamodb:DescribeStream",
+                "dynamodb:GetRecords",
+                "dynamodb:GetShardIterator",
+                "dynamodb:ListStreams",
+            ];
             [stream.as_slice(), &logs].concat()
         }
         "AWSXRayDaemonWriteAccess" => vec![
@@ -84,7 +93,9 @@ fn of_aws(name: &str) -> Option<Json> {
         ],
         _ => return None,
     };
-    Some(json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}))
+    Some(
+        json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}),
+    )
 }
 
 fn trust_of(service: &str) -> Json {
@@ -109,7 +120,11 @@ pub(super) fn of_function(
         implied.push(managed.find("AWSXRayDaemonWriteAccess")?);
     }
     let events = properties.get("Events").and_then(Yaml::as_mapping);
-    if events.into_iter().flatten().any(|(_, event)| event.get("Type").and_then(Yaml::as_str) == Some("DynamoDB")) {
+    if events
+        .into_iter()
+        .flatten()
+        .any(|(_, event)| event.get("Type").and_then(Yaml::as_str) == Some("DynamoDB"))
+    {
         implied.push(managed.find("AWSLambdaDynamoDBExecutionRole")?);
     }
     made_by_sam(resolver, managed, resource, properties, "lambda.amazonaws.com", implied).map(Some)
@@ -174,7 +189,10 @@ pub(super) fn own(
     let mut policies = Vec::new();
     for policy in list("Policies")? {
         let document = policy.get("PolicyDocument").cloned();
-        policies.push(document.ok_or_else(|| TemplateError::Malformed(format!("a policy of {logical} has no document")))?);
+        policies.push(
+            document
+                .ok_or_else(|| TemplateError::Malformed(format!("a policy of {logical} has no document")))?,
+        );
     }
     for name in list("ManagedPolicyArns")? {
         policies.push(managed.find(name.as_str().unwrap_or_default())?);
@@ -189,7 +207,11 @@ pub(super) fn own(
     })
 }
 
-fn boundary(resolver: &Resolver<'_>, managed: &Managed, properties: &Yaml) -> Result<Option<Json>, TemplateError> {
+fn boundary(
+    resolver: &Resolver<'_>,
+    managed: &Managed,
+    properties: &Yaml,
+) -> Result<Option<Json>, TemplateError> {
     let Some(boundary) = properties.get("PermissionsBoundary") else { return Ok(None) };
     managed.find(&resolver.text(boundary)?).map(Some)
 }

@@ -146,7 +146,10 @@ impl Scene {
     pub fn invoke(&self, function: &str, event: &Value) -> Result<Value> {
         let endpoint = self.ready.aws_endpoint_url.trim_end_matches('/');
         let url = format!("{endpoint}/2015-03-31/functions/ciab-local-{function}/invocations");
-        let mut answer = local_stack::http_client::agent().post(url).send(event.to_string())?;
+        let scope = "local/20260101/us-east-1/lambda/aws4_request";
+        let signature = format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=local");
+        let call = local_stack::http_client::agent().post(url).header("Authorization", signature);
+        let mut answer = call.send(event.to_string())?;
         ensure!(answer.status().is_success(), "{function} cannot be invoked: {}", answer.status());
         Ok(serde_json::from_str(&answer.body_mut().read_to_string()?)?)
     }

@@ -129,7 +129,10 @@ pub(super) fn checks(
     if !["RunInstances", "CreateTags", "DeleteTags"].contains(&form.action()) {
         checks.extend(call.tags_on_creation());
     }
-    Ok(checks.into_iter().map(|check| if check.action.starts_with("ec2:") { check.with("ec2:Region", region) } else { check }).collect())
+    Ok(checks
+        .into_iter()
+        .map(|check| if check.action.starts_with("ec2:") { check.with("ec2:Region", region) } else { check })
+        .collect())
 }
 
 #[derive(Clone, Copy)]
@@ -245,8 +248,11 @@ impl Call<'_> {
 
     fn fleet(&self) -> Result<Vec<Check>, String> {
         let mut checks = vec![self.new("fleet"), self.new("instance"), self.new("volume")];
-        let templates: Vec<(&str, &str)> =
-            self.form.iter().filter(|(name, _)| name.ends_with(".LaunchTemplateSpecification.LaunchTemplateId")).collect();
+        let templates: Vec<(&str, &str)> = self
+            .form
+            .iter()
+            .filter(|(name, _)| name.ends_with(".LaunchTemplateSpecification.LaunchTemplateId"))
+            .collect();
         if templates.is_empty() {
             return Err("CreateFleet names no launch template by its id".to_owned());
         }
@@ -260,7 +266,8 @@ impl Call<'_> {
         let form = self.form;
         let image = form.get("ImageId").ok_or("the launch has no image")?;
         let spot = form.get("InstanceMarketOptions.MarketType") == Some("spot");
-        let mut instance = self.new("instance").with("ec2:InstanceMarketType", if spot { "spot" } else { "on-demand" });
+        let mut instance =
+            self.new("instance").with("ec2:InstanceMarketType", if spot { "spot" } else { "on-demand" });
         for (key, parameter) in
             [("ec2:InstanceType", "InstanceType"), ("ec2:MetadataHttpTokens", "MetadataOptions.HttpTokens")]
         {
@@ -270,15 +277,19 @@ impl Call<'_> {
         }
         let mut passed = None;
         let profile = form.get("IamInstanceProfile.Arn").or(form.get("IamInstanceProfile.Name"));
-        if let Some(profile) = profile {
+        // Packer sends an empty name where it means none.
+        if let Some(profile) = profile.filter(|profile| !profile.is_empty()) {
             let name = profile.rsplit('/').next().unwrap_or_default();
             let role = surroundings.profile_roles.get(name);
             let role = role.ok_or_else(|| format!("the role of the instance profile {name} is not known"))?;
             passed = Some(Check::new("iam:PassRole", role).with("iam:PassedToService", "ec2.amazonaws.com"));
-            instance = instance
-                .with("ec2:InstanceProfile", format!("arn:aws:iam::{}:instance-profile/{name}", self.account));
+            instance = instance.with(
+                "ec2:InstanceProfile",
+                format!("arn:aws:iam::{}:instance-profile/{name}", self.account),
+            );
         }
-        let mut checks = vec![instance, self.new("volume"), self.new("network-interface"), self.existing("image", image)];
+        let mut checks =
+            vec![instance, self.new("volume"), self.new("network-interface"), self.existing("image", image)];
         if spot {
             checks.push(self.new("spot-instances-request"));
         }
@@ -289,7 +300,9 @@ impl Call<'_> {
         let mut subnets = inner("SubnetId");
         subnets.extend(form.get("SubnetId"));
         let mut groups = form.list("SecurityGroupId");
-        groups.extend(interfaces.iter().flat_map(|interface| form.list(&format!("{interface}.SecurityGroupId"))));
+        groups.extend(
+            interfaces.iter().flat_map(|interface| form.list(&format!("{interface}.SecurityGroupId"))),
+        );
         for (kind, ids) in [("subnet", subnets), ("security-group", groups)] {
             if ids.is_empty() {
                 checks.push(Check::new("ec2:RunInstances", self.arn(kind, "*")));

@@ -77,7 +77,9 @@ pub(super) fn sts_checks(form: &Query) -> Result<Vec<Check>, String> {
         "AssumeRole" => {
             let role = form.get("RoleArn").ok_or("sts:AssumeRole has no RoleArn")?;
             let mut check = Check::new("sts:AssumeRole", role);
-            for (key, parameter) in [("sts:ExternalId", "ExternalId"), ("sts:RoleSessionName", "RoleSessionName")] {
+            for (key, parameter) in
+                [("sts:ExternalId", "ExternalId"), ("sts:RoleSessionName", "RoleSessionName")]
+            {
                 if let Some(value) = form.get(parameter) {
                     check = check.with(key, value);
                 }

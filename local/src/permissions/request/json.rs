@@ -7,11 +7,13 @@ use super::super::call::Check;
 use super::{Asked, Surroundings};
 
 pub(super) fn checks(asked: &Asked<'_>, surroundings: &Surroundings) -> Result<Vec<Check>, String> {
-    let target = asked.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let target =
+        asked.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
     let (service, action) = target
         .split_once('.')
         .ok_or_else(|| format!("{} {} of {} is in no table", asked.method, asked.path, asked.service))?;
-    let body: Json = serde_json::from_slice(asked.body).map_err(|error| format!("{target} is no JSON: {error}"))?;
+    let body: Json =
+        serde_json::from_slice(asked.body).map_err(|error| format!("{target} is no JSON: {error}"))?;
     let call = Call { action, body: &body, region: asked.region, surroundings };
     // The target says what is called; a signature for another service would be refused by AWS.
     let signed = match service {
@@ -71,7 +73,8 @@ impl Call<'_> {
             }
             // Each of its parts by itself ("TransactWriteItems", "Permissions").
             "TransactWriteItems" | "TransactGetItems" => {
-                let items = self.body["TransactItems"].as_array().ok_or("a transaction has no TransactItems")?;
+                let items =
+                    self.body["TransactItems"].as_array().ok_or("a transaction has no TransactItems")?;
                 items.iter().map(|item| self.part(item)).collect()
             }
             "BatchGetItem" | "BatchWriteItem" => {
@@ -83,7 +86,8 @@ impl Call<'_> {
     }
 
     fn part(&self, item: &Json) -> Result<Check, String> {
-        let (kind, part) = item.as_object().and_then(|item| item.iter().next()).ok_or("an empty part of a transaction")?;
+        let (kind, part) =
+            item.as_object().and_then(|item| item.iter().next()).ok_or("an empty part of a transaction")?;
         match kind.as_str() {
             "Put" => self.item("PutItem", part, "Item"),
             "Update" => self.item("UpdateItem", part, "Key"),
@@ -122,14 +126,16 @@ impl Call<'_> {
         let Some(table) = self.surroundings.tables.get(self.text("TableName")?) else { return Ok(check) };
         let index = self.body["IndexName"].as_str();
         let partition = index.map_or(Some(&table.partition), |index| table.indexes.get(index));
-        let partition = partition.ok_or_else(|| format!("there is no index {}", index.unwrap_or_default()))?;
+        let partition =
+            partition.ok_or_else(|| format!("there is no index {}", index.unwrap_or_default()))?;
         let leading = self.leading_key(partition).ok_or("a query's partition key cannot be told")?;
         Ok(check.with_all("dynamodb:LeadingKeys", vec![leading]))
     }
 
     /// The value that the partition key is compared with: `key = :value` or `#key = :value`, at any place of the expression.
     fn leading_key(&self, partition: &str) -> Option<String> {
-        let expression = self.body["KeyConditionExpression"].as_str()?.replace(['(', ')'], " ").replace('=', " = ");
+        let expression =
+            self.body["KeyConditionExpression"].as_str()?.replace(['(', ')'], " ").replace('=', " = ");
         let words: Vec<&str> = expression.split_whitespace().collect();
         let is_partition = |word: &str| {
             word == partition || self.body["ExpressionAttributeNames"][word].as_str() == Some(partition)
@@ -139,7 +145,11 @@ impl Call<'_> {
     }
 
     fn table(&self, table: &str) -> String {
-        if table.starts_with("arn:") { table.to_owned() } else { self.arn("dynamodb", &format!("table/{table}")) }
+        if table.starts_with("arn:") {
+            table.to_owned()
+        } else {
+            self.arn("dynamodb", &format!("table/{table}"))
+        }
     }
 
     fn table_or_index(&self) -> Result<String, String> {
@@ -160,16 +170,23 @@ impl Call<'_> {
                 Ok(vec![Check::new(action, self.text("executionArn")?)])
             }
             // The reference names no resource, yet the machine's ARN is taken: it is what CDK's `grantTaskResponse` gives.
-            "SendTaskSuccess" | "SendTaskFailure" | "SendTaskHeartbeat" => match self.surroundings.state_machines.as_slice() {
-                [machine] => Ok(vec![Check::new(action, machine)]),
-                _ => Err("a task token does not tell of which machine it is".to_owned()),
-            },
+            "SendTaskSuccess" | "SendTaskFailure" | "SendTaskHeartbeat" => {
+                match self.surroundings.state_machines.as_slice() {
+                    [machine] => Ok(vec![Check::new(action, machine)]),
+                    _ => Err("a task token does not tell of which machine it is".to_owned()),
+                }
+            }
             _ => Err(self.unknown("states")),
         }
     }
 
     fn codebuild(&self) -> Result<Vec<Check>, String> {
-        let check = |project: &str| Check::new(format!("codebuild:{}", self.action), self.arn("codebuild", &format!("project/{project}")));
+        let check = |project: &str| {
+            Check::new(
+                format!("codebuild:{}", self.action),
+                self.arn("codebuild", &format!("project/{project}")),
+            )
+        };
         let of_build = |id: &str| id.split(':').next().unwrap_or_default().to_owned();
         match self.action {
             "StartBuild" | "ListBuildsForProject" => Ok(vec![check(self.text("projectName")?)]),
@@ -187,7 +204,10 @@ impl Call<'_> {
             return Err(self.unknown("ssm"));
         }
         let name = self.text("Name")?;
-        let mut checks = vec![Check::new("ssm:GetParameter", self.arn("ssm", &format!("parameter/{}", name.trim_start_matches('/'))))];
+        let mut checks = vec![Check::new(
+            "ssm:GetParameter",
+            self.arn("ssm", &format!("parameter/{}", name.trim_start_matches('/'))),
+        )];
         // Parameter Store asks Secrets Manager with the caller's own rights ("Referencing AWS Secrets Manager secrets from Parameter Store").
         if let Some(secret) = name.strip_prefix("/aws/reference/secretsmanager/") {
             checks.push(Check::new("secretsmanager:GetSecretValue", self.secret_arn(secret)));
@@ -207,7 +227,11 @@ impl Call<'_> {
 
     /// A secret's ARN ends in six characters of Secrets Manager's own.
     fn secret_arn(&self, id: &str) -> String {
-        if id.starts_with("arn:") { id.to_owned() } else { self.arn("secretsmanager", &format!("secret:{id}-AAAAAA")) }
+        if id.starts_with("arn:") {
+            id.to_owned()
+        } else {
+            self.arn("secretsmanager", &format!("secret:{id}-AAAAAA"))
+        }
     }
 
     fn events(&self) -> Result<Vec<Check>, String> {
@@ -217,7 +241,11 @@ impl Call<'_> {
         let entries = self.body["Entries"].as_array().ok_or("PutEvents has no Entries")?;
         let check = |entry: &Json| {
             let bus = entry["EventBusName"].as_str().unwrap_or("default");
-            let bus = if bus.starts_with("arn:") { bus.to_owned() } else { self.arn("events", &format!("event-bus/{bus}")) };
+            let bus = if bus.starts_with("arn:") {
+                bus.to_owned()
+            } else {
+                self.arn("events", &format!("event-bus/{bus}"))
+            };
             let mut check = Check::new("events:PutEvents", bus);
             for (key, name) in [("events:source", "Source"), ("events:detail-type", "DetailType")] {
                 if let Some(value) = entry[name].as_str() {

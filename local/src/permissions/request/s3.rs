@@ -7,9 +7,8 @@ use super::Asked;
 use crate::gateway::decoded;
 
 /// Subresources that make another action of a request. All others are in no table.
-const SUBRESOURCES: [&str; 9] = [
-    "acl", "location", "uploads", "uploadId", "partNumber", "versionId", "versioning", "delete", "tagging",
-];
+const SUBRESOURCES: [&str; 9] =
+    ["acl", "location", "uploads", "uploadId", "partNumber", "versionId", "versioning", "delete", "tagging"];
 
 pub(super) fn checks(asked: &Asked<'_>) -> Result<Vec<Check>, String> {
     let path = decoded(asked.path.trim_start_matches('/'));
@@ -17,15 +16,21 @@ pub(super) fn checks(asked: &Asked<'_>) -> Result<Vec<Check>, String> {
     if bucket.is_empty() {
         return Err("a request of S3 names no bucket".to_owned());
     }
-    let parameters: Vec<(String, String)> =
-        form_urlencoded::parse(asked.query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-    let parameter = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let parameters: Vec<(String, String)> = form_urlencoded::parse(asked.query.as_bytes())
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    let parameter =
+        |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let has = |name: &str| parameter(name).is_some();
     let unknown = || format!("{} {}?{} of S3 is in no table", asked.method, asked.path, asked.query);
     let of_bucket = |action: &str| Check::new(format!("s3:{action}"), format!("arn:aws:s3:::{bucket}"));
     let of_object = |action: &str| Check::new(format!("s3:{action}"), format!("arn:aws:s3:::{bucket}/{key}"));
     let method = asked.method;
-    if let Some(odd) = parameters.iter().find(|(name, value)| value.is_empty() && !SUBRESOURCES.contains(&name.as_str()) && !["prefix", "delimiter"].contains(&name.as_str())) {
+    if let Some(odd) = parameters.iter().find(|(name, value)| {
+        value.is_empty()
+            && !SUBRESOURCES.contains(&name.as_str())
+            && !["prefix", "delimiter"].contains(&name.as_str())
+    }) {
         return Err(format!("the subresource {} of S3 is in no table", odd.0));
     }
     if has("tagging") || has("delete") || (has("acl") && !key.is_empty()) {
@@ -56,7 +61,9 @@ pub(super) fn checks(asked: &Asked<'_>) -> Result<Vec<Check>, String> {
                     return Err(format!("{header} of S3 is in no table"));
                 }
             }
-            if let Some(source) = asked.headers.get("x-amz-copy-source").and_then(|source| source.to_str().ok()) {
+            if let Some(source) =
+                asked.headers.get("x-amz-copy-source").and_then(|source| source.to_str().ok())
+            {
                 let source = decoded(source.trim_start_matches('/'));
                 checks.push(Check::new("s3:GetObject", format!("arn:aws:s3:::{source}")));
             }
