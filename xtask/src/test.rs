@@ -28,6 +28,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         })?;
     }
     infrastructure_checks::run(&tests.infrastructure_checks, &tests.packaging, &workspace::root())?;
+    let called = workspace::target_directory()?.join("called-actions.jsonl");
+    std::fs::write(&called, "").with_context(|| format!("empty {}", called.display()))?;
     progress::step("cargo test", || {
         let mut cargo = workspace::cargo();
         cargo.args(["test", "--locked"]);
@@ -39,9 +41,27 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         for (name, value) in variables(&stack, &tests) {
             cargo.env(name, value);
         }
+        // Every stack that a test starts appends to it.
+        cargo.env("CIAB_LOCAL_CALLED_ACTIONS", &called);
         process::run_as_result(&mut cargo)
     })?;
+    if options.arguments.is_empty() {
+        permissions_are_used(&stack, &called)?;
+    } else {
+        progress::note("only a part of the tests ran: what roles may is not compared with what they did");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What each role may do is what it did in all of the tests, or there is a reason.
+fn permissions_are_used(stack: &StackTools, called: &Path) -> Result<()> {
+    let root = workspace::root();
+    progress::step("compare what roles may with what they did", || {
+        let mut compare = Command::new(stack.binaries.local_stack());
+        compare.arg("permissions").arg("--infra").arg(root.join("infra"));
+        compare.arg("--called").arg(called).arg("--reasons").arg(root.join("infra/unused-permissions.yaml"));
+        process::run(&mut compare)
+    })
 }
 
 fn names_a_package(arguments: &[String]) -> bool {

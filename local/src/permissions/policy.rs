@@ -85,7 +85,7 @@ impl Statement {
         let object = statement.as_object().ok_or("a statement is no object")?;
         let known = ["Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"];
         let unknown =
-            object.keys().find(|key| !known.contains(&key.as_str()) && !(is_trust && *key == "Principal"));
+            object.keys().find(|key| !(known.contains(&key.as_str()) || is_trust && *key == "Principal"));
         if let Some(unknown) = unknown {
             return Err(format!("the statement element {unknown} is not known"));
         }

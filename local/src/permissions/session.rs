@@ -37,10 +37,12 @@ impl Role {
             let read: Result<Vec<_>, _> = policies.iter().map(policy::parse).collect();
             Ok(read?.concat())
         };
+        let shared: Vec<Json> = spec.shared.iter().map(|(_, policy)| policy.clone()).collect();
+        let shared = all(&shared)?;
         Ok(Self {
             logical: spec.logical.clone(),
             arn: spec.arn.clone(),
-            statements: all(&spec.policies)?,
+            statements: [all(&spec.policies)?, shared].concat(),
             implied: all(&spec.implied)?,
             boundary: spec.boundary.as_ref().map(policy::parse).transpose()?,
             trust: policy::parse_trust(&spec.trust)?,

@@ -529,6 +529,7 @@ fn with_roles(specs: &[(&str, Json, Option<Json>, Json)]) -> Permissions {
             logical: (*name).to_owned(),
             arn: format!("arn:aws:iam::{ACCOUNT}:role/{name}"),
             policies: vec![document(statements)],
+            shared: Vec::new(),
             implied: Vec::new(),
             boundary: boundary.as_ref().map(document),
             trust: document(trust),

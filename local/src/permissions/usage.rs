@@ -3,12 +3,37 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
+use super::policy::{self, Effect};
 use super::record::Called;
-use super::session::Role;
 use crate::template::StackTemplate;
 
-/// Why an action is allowed that the tests do not call: by role and action.
-type Reasons = BTreeMap<String, BTreeMap<String, String>>;
+/// Why an action is allowed that the tests do not call: by role, or by the policy that several roles share, and action.
+type Reasons = BTreeMap<String, BTreeMap<String, Reason>>;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Reason {
+    /// No test has it do that.
+    Never(String),
+    /// It depends on the order in which things happen to happen.
+    Sometimes { sometimes: String },
+}
+
+impl Reason {
+    fn text(&self) -> &str {
+        let (Self::Never(text) | Self::Sometimes { sometimes: text }) = self;
+        text.trim()
+    }
+}
+
+/// The actions of a role's own policies, or of a policy that roles share, and the roles that have them by it.
+#[derive(Clone, Debug, Default)]
+struct Grant {
+    actions: BTreeSet<String>,
+    roles: BTreeSet<String>,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
@@ -18,8 +43,8 @@ pub(crate) enum UsageError {
     NoCall { path: PathBuf, source: serde_json::Error },
     #[error("{path} is no list of roles, actions and reasons")]
     NoReasons { path: PathBuf, source: serde_norway::Error },
-    #[error("a role cannot be read: {0}")]
-    Role(String),
+    #[error("a policy cannot be read: {0}")]
+    Policy(String),
 }
 
 /// Whatever does not agree, a line each.
@@ -36,52 +61,50 @@ pub(crate) fn compare(
     let calls = calls.map_err(|source| UsageError::NoCall { path: called.to_owned(), source })?;
     let reasons: Reasons = serde_norway::from_str(&read(reasons)?)
         .map_err(|source| UsageError::NoReasons { path: reasons.to_owned(), source })?;
-    let mut granted = BTreeMap::new();
+    let mut grants: BTreeMap<String, Grant> = BTreeMap::new();
     for spec in &template.roles {
-        let role = Role::read(spec).map_err(UsageError::Role)?;
-        let actions: BTreeSet<String> =
-            role.statements.iter().flat_map(|statement| statement.actions().to_vec()).collect();
-        granted.insert(spec.logical.clone(), actions);
+        let own = spec.policies.iter().map(|policy| (&spec.logical, policy));
+        for (name, policy) in own.chain(spec.shared.iter().map(|(name, policy)| (name, policy))) {
+            let statements = policy::parse(policy).map_err(UsageError::Policy)?;
+            let grant = grants.entry(name.clone()).or_default();
+            grant.roles.insert(spec.logical.clone());
+            let allowing = statements.iter().filter(|statement| statement.effect == Effect::Allow);
+            grant.actions.extend(allowing.flat_map(|statement| statement.actions().to_vec()));
+        }
     }
-    Ok(differences(&granted, &calls, &reasons))
+    Ok(differences(&grants, &calls, &reasons))
 }
 
-fn differences(
-    granted: &BTreeMap<String, BTreeSet<String>>,
-    calls: &[Called],
-    reasons: &Reasons,
-) -> Vec<String> {
-    let mut found = Vec::new();
-    for Called { role, action, .. } in calls.iter().filter(|call| !call.allowed) {
-        found.push(format!("{role} was denied {action}"));
-    }
-    for (role, actions) in granted {
+fn differences(grants: &BTreeMap<String, Grant>, calls: &[Called], reasons: &Reasons) -> Vec<String> {
+    let denied: BTreeSet<&Called> = calls.iter().filter(|call| !call.allowed).collect();
+    let mut found: Vec<String> =
+        denied.iter().map(|Called { role, action, .. }| format!("{role} was denied {action}")).collect();
+    for (name, Grant { actions, roles }) in grants {
         let called: BTreeSet<String> = calls
             .iter()
-            .filter(|call| call.allowed && call.role == *role)
+            .filter(|call| call.allowed && roles.contains(&call.role))
             .map(|call| call.action.to_ascii_lowercase())
             .collect();
-        let reason = |action: &String| reasons.get(role).and_then(|reasons| reasons.get(action));
         for action in actions {
             let is_called = called.contains(&action.to_ascii_lowercase());
-            match reason(action).map(|reason| reason.trim()) {
-                None if !is_called => found.push(format!("{role} may {action}, and no test has it do that")),
-                Some("") => found.push(format!("{role}: the reason for {action} is empty")),
-                Some(_) if is_called => {
-                    found.push(format!("{role} does {action}: there is nothing to give a reason for"))
+            match reasons.get(name).and_then(|reasons| reasons.get(action)) {
+                None if !is_called => found.push(format!("{name} may {action}, and no test has it do that")),
+                Some(reason) if reason.text().is_empty() => {
+                    found.push(format!("{name}: the reason for {action} is empty"));
+                }
+                Some(Reason::Never(_)) if is_called => {
+                    found.push(format!("{name} does {action}: there is nothing to give a reason for"));
                 }
                 _ => {}
             }
         }
     }
-    for (role, reasons) in reasons {
-        let none = BTreeSet::new();
-        let actions = granted.get(role).unwrap_or(&none);
+    for (name, reasons) in reasons {
+        let none = Grant::default();
+        let actions = &grants.get(name).unwrap_or(&none).actions;
+        let idle = reasons.keys().filter(|action| !actions.contains(*action));
         found.extend(
-            reasons
-                .keys()
-                .filter(|action| !actions.contains(*action))
-                .map(|action| format!("{role} may not {action}: there is nothing to give a reason for")),
+            idle.map(|action| format!("{name} may not {action}: there is nothing to give a reason for")),
         );
     }
     found
@@ -95,39 +118,36 @@ mod tests {
         Called { role: "R".to_owned(), action: action.to_owned(), allowed }
     }
 
-    fn between(granted: &[&str], calls: &[Called], reasons: &[(&str, &str)]) -> Vec<String> {
-        let set = granted.iter().map(|action| (*action).to_owned()).collect();
-        let reasons =
-            reasons.iter().map(|(action, reason)| ((*action).to_owned(), (*reason).to_owned())).collect();
+    fn between(granted: &[&str], calls: &[Called], reasons: &str) -> Vec<String> {
+        let actions = granted.iter().map(|action| (*action).to_owned()).collect();
+        let grant = Grant { actions, roles: BTreeSet::from(["R".to_owned()]) };
         differences(
-            &BTreeMap::from([("R".to_owned(), set)]),
+            &BTreeMap::from([("P".to_owned(), grant)]),
             calls,
-            &BTreeMap::from([("R".to_owned(), reasons)]),
+            &serde_norway::from_str(reasons).unwrap(),
         )
     }
 
     #[test]
     fn what_is_called_or_has_a_reason_is_in_order() {
         let calls = [call("s3:GetObject", true), call("logs:PutLogEvents", true)];
-        assert_eq!(
-            between(&["s3:GetObject", "s3:PutObject"], &calls, &[("s3:PutObject", "only in a storm")]),
-            [""; 0]
-        );
+        let reasons = "P: {'s3:PutObject': only in a storm, 's3:GetObject': {sometimes: the weather}}";
+        assert_eq!(between(&["s3:GetObject", "s3:PutObject"], &calls, reasons), [""; 0]);
     }
 
     #[test]
     fn each_way_of_disagreeing_is_told() {
-        assert_eq!(between(&["s3:GetObject"], &[], &[]), ["R may s3:GetObject, and no test has it do that"]);
-        let needless = between(&["s3:GetObject"], &[call("s3:GetObject", true)], &[("s3:GetObject", "rare")]);
-        assert_eq!(needless, ["R does s3:GetObject: there is nothing to give a reason for"]);
-        assert_eq!(
-            between(&["s3:GetObject"], &[], &[("s3:GetObject", " ")]),
-            ["R: the reason for s3:GetObject is empty"]
-        );
-        assert_eq!(
-            between(&[], &[], &[("s3:Got", "x")]),
-            ["R may not s3:Got: there is nothing to give a reason for"]
-        );
-        assert_eq!(between(&[], &[call("s3:GetObject", false)], &[]), ["R was denied s3:GetObject"]);
+        let get = &["s3:GetObject"];
+        let called = [call("s3:GetObject", true)];
+        assert_eq!(between(get, &[], "{}"), ["P may s3:GetObject, and no test has it do that"]);
+        let of_another = [Called { role: "S".to_owned(), ..called[0].clone() }];
+        assert_eq!(between(get, &of_another, "{}").len(), 1);
+        let needless = between(get, &called, "P: {'s3:GetObject': rare}");
+        assert_eq!(needless, ["P does s3:GetObject: there is nothing to give a reason for"]);
+        let empty = between(get, &called, "P: {'s3:GetObject': ' '}");
+        assert_eq!(empty, ["P: the reason for s3:GetObject is empty"]);
+        let unknown = between(&[], &[], "P: {'s3:Got': x}");
+        assert_eq!(unknown, ["P may not s3:Got: there is nothing to give a reason for"]);
+        assert_eq!(between(&[], &[call("s3:GetObject", false)], "{}"), ["R was denied s3:GetObject"]);
     }
 }

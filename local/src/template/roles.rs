@@ -16,16 +16,18 @@ pub(crate) struct RoleSpec {
     /// Its logical name, as CloudFormation shows it.
     pub(crate) logical: String,
     pub(crate) arn: String,
-    /// The policies that the template writes down.
+    /// The policies that the template writes down for it alone.
     pub(crate) policies: Vec<Json>,
+    /// Those that it shares with others, by their logical names.
+    pub(crate) shared: Vec<(String, Json)>,
     /// Those that SAM adds, for what Lambda itself does in the function's name.
     pub(crate) implied: Vec<Json>,
     pub(crate) boundary: Option<Json>,
     pub(crate) trust: Json,
 }
 
-/// The template's own policies, by their ARNs.
-pub(super) struct Managed(BTreeMap<String, Json>);
+/// The template's own policies with their logical names, by their ARNs.
+pub(super) struct Managed(BTreeMap<String, (String, Json)>);
 
 impl Managed {
     pub(super) fn read(
@@ -43,7 +45,7 @@ impl Managed {
                         return Err(TemplateError::Unsupported(format!("{attached} of the policy {name}")));
                     }
                     let document = resolver.resolve(required(properties, "PolicyDocument")?)?;
-                    policies.insert(resolver.text(&reference(&name))?, document);
+                    policies.insert(resolver.text(&reference(&name))?, (name, document));
                 }
                 "AWS::IAM::Policy" | "AWS::IAM::RolePolicy" => {
                     return Err(TemplateError::Unsupported(format!("{name}, a policy beside its role")));
@@ -54,8 +56,16 @@ impl Managed {
         Ok(Self(policies))
     }
 
+    /// With its logical name, or AWS's.
+    fn named(&self, arn: &str) -> Result<(String, Json), TemplateError> {
+        if let Some(policy) = self.0.get(arn) {
+            return Ok(policy.clone());
+        }
+        Ok((arn.rsplit('/').next().unwrap_or_default().to_owned(), self.find(arn)?))
+    }
+
     fn find(&self, name: &str) -> Result<Json, TemplateError> {
-        if let Some(document) = self.0.get(name) {
+        if let Some((_, document)) = self.0.get(name) {
             return Ok(document.clone());
         }
         // SAM takes a managed policy of AWS by its name alone.
@@ -154,17 +164,18 @@ fn made_by_sam(
         Some(Json::Array(policies)) => policies,
         Some(one) => vec![one],
     };
-    let mut policies = Vec::new();
+    let (mut policies, mut shared) = (Vec::new(), Vec::new());
     for policy in written {
-        policies.push(match policy {
-            Json::String(name) => managed.find(&name)?,
-            Json::Object(ref entries) if entries.contains_key("Statement") => policy,
+        match policy {
+            Json::String(name) => shared.push(managed.named(&name)?),
+            Json::Object(ref entries) if entries.contains_key("Statement") => policies.push(policy),
             other => return Err(TemplateError::Unsupported(format!("the policy {other} of {resource}"))),
-        });
+        }
     }
     Ok(RoleSpec {
         arn: resolver.role_arn(&logical),
         policies,
+        shared,
         implied,
         boundary: boundary(resolver, managed, properties)?,
         trust: trust_of(service),
@@ -194,13 +205,14 @@ pub(super) fn own(
                 .ok_or_else(|| TemplateError::Malformed(format!("a policy of {logical} has no document")))?,
         );
     }
-    for name in list("ManagedPolicyArns")? {
-        policies.push(managed.find(name.as_str().unwrap_or_default())?);
-    }
+    let shared = list("ManagedPolicyArns")?;
+    let shared: Result<_, _> =
+        shared.iter().map(|name| managed.named(name.as_str().unwrap_or_default())).collect();
     Ok(RoleSpec {
         logical: logical.to_owned(),
         arn: format!("arn:aws:iam::{}:role/{}", crate::ACCOUNT, resolver.physical_name(logical)?),
         policies,
+        shared: shared?,
         implied: Vec::new(),
         boundary: boundary(resolver, managed, properties)?,
         trust: resolver.resolve(required(properties, "AssumeRolePolicyDocument")?)?,

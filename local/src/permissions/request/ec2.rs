@@ -93,24 +93,24 @@ pub(super) fn checks(
         "CreateFleet" => call.fleet()?,
         "CreateImage" => {
             let instance = call.named("InstanceId", "instance")?;
-            [instance, vec![call.new("image"), call.new("snapshot")]].concat()
+            [instance, vec![call.made("image"), call.made("snapshot")]].concat()
         }
-        "CopyImage" => vec![call.new("image"), call.new("snapshot")],
-        "CreateSnapshot" => [call.named("VolumeId", "volume")?, vec![call.new("snapshot")]].concat(),
-        "CreateVolume" => vec![call.new("volume")],
+        "CopyImage" => vec![call.made("image"), call.made("snapshot")],
+        "CreateSnapshot" => [call.named("VolumeId", "volume")?, vec![call.made("snapshot")]].concat(),
+        "CreateVolume" => vec![call.made("volume")],
         "CreateKeyPair" | "ImportKeyPair" => vec![call.key_pair()?],
         "CreateSecurityGroup" => {
             let vpc = form.get("VpcId").map(|vpc| call.existing("vpc", vpc));
-            vpc.into_iter().chain([call.new("security-group")]).collect()
+            vpc.into_iter().chain([call.made("security-group")]).collect()
         }
-        "CreateLaunchTemplate" => vec![call.new("launch-template")],
+        "CreateLaunchTemplate" => vec![call.made("launch-template")],
         "RegisterImage" => call.registration(),
         "AttachVolume" | "DetachVolume" => {
             let mut checks = call.named("VolumeId", "volume")?;
             checks.extend(form.get("InstanceId").map(|instance| call.existing("instance", instance)));
             checks
         }
-        "RequestSpotInstances" => vec![call.new("spot-instances-request")],
+        "RequestSpotInstances" => vec![call.made("spot-instances-request")],
         "CancelSpotInstanceRequests" => call.named("SpotInstanceRequestId", "spot-instances-request")?,
         action if action.starts_with("Describe") && !DESCRIBES_ONE.contains(&action) => {
             vec![Check::new(format!("ec2:{action}"), "*")]
@@ -161,7 +161,7 @@ impl Call<'_> {
     }
 
     /// Something that the call makes, with the tags that it gives it.
-    fn new(&self, kind: &'static str) -> Check {
+    fn made(&self, kind: &'static str) -> Check {
         Check::new(format!("ec2:{}", self.action), self.arn(kind, "*")).tagging(&self.tags_for(kind))
     }
 
@@ -243,11 +243,11 @@ impl Call<'_> {
 
     fn registration(&self) -> Vec<Check> {
         let snapshots = self.form.iter().filter(|(name, _)| name.ends_with(".Ebs.SnapshotId"));
-        snapshots.map(|(_, id)| self.existing("snapshot", id)).chain([self.new("image")]).collect()
+        snapshots.map(|(_, id)| self.existing("snapshot", id)).chain([self.made("image")]).collect()
     }
 
     fn fleet(&self) -> Result<Vec<Check>, String> {
-        let mut checks = vec![self.new("fleet"), self.new("instance"), self.new("volume")];
+        let mut checks = vec![self.made("fleet"), self.made("instance"), self.made("volume")];
         let templates: Vec<(&str, &str)> = self
             .form
             .iter()
@@ -267,7 +267,7 @@ impl Call<'_> {
         let image = form.get("ImageId").ok_or("the launch has no image")?;
         let spot = form.get("InstanceMarketOptions.MarketType") == Some("spot");
         let mut instance =
-            self.new("instance").with("ec2:InstanceMarketType", if spot { "spot" } else { "on-demand" });
+            self.made("instance").with("ec2:InstanceMarketType", if spot { "spot" } else { "on-demand" });
         for (key, parameter) in
             [("ec2:InstanceType", "InstanceType"), ("ec2:MetadataHttpTokens", "MetadataOptions.HttpTokens")]
         {
@@ -288,10 +288,14 @@ impl Call<'_> {
                 format!("arn:aws:iam::{}:instance-profile/{name}", self.account),
             );
         }
-        let mut checks =
-            vec![instance, self.new("volume"), self.new("network-interface"), self.existing("image", image)];
+        let mut checks = vec![
+            instance,
+            self.made("volume"),
+            self.made("network-interface"),
+            self.existing("image", image),
+        ];
         if spot {
-            checks.push(self.new("spot-instances-request"));
+            checks.push(self.made("spot-instances-request"));
         }
         let interfaces = form.structures("NetworkInterface");
         let inner = |parameter: &str| -> Vec<&str> {
