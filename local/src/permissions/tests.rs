@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::HeaderValue;
 use serde_json::json;
 
+use super::policy::Statement;
 use super::*;
 use crate::template::{self, StackIdentity};
 
@@ -328,12 +329,20 @@ fn may_by_itself(permissions: &Permissions, role: &str, check: &Check) -> bool {
     permissions.judge_check(&permissions.session(role).unwrap(), check.clone()).is_ok()
 }
 
-/// Every condition, as (role, statement, condition): their numbers.
-fn conditions(role: &Role) -> Vec<(usize, usize)> {
-    let numbered = role.statements.iter().enumerate();
-    numbered
-        .flat_map(|(at, statement)| (0..statement.conditions.len()).map(move |condition| (at, condition)))
-        .collect()
+/// The role's own statements, and those of its boundary.
+fn lists(role: &mut Role) -> Vec<&mut Vec<Statement>> {
+    [Some(&mut role.statements), role.boundary.as_mut()].into_iter().flatten().collect()
+}
+
+/// Every condition, as (list, statement, condition): their numbers.
+fn conditions(role: &mut Role) -> Vec<(usize, usize, usize)> {
+    let mut found = Vec::new();
+    for (list, statements) in lists(role).into_iter().enumerate() {
+        for (at, statement) in statements.iter().enumerate() {
+            found.extend((0..statement.conditions.len()).map(|condition| (list, at, condition)));
+        }
+    }
+    found
 }
 
 #[tokio::test]
@@ -341,29 +350,33 @@ async fn no_condition_can_be_removed_without_something_being_let_through() {
     let refused = refused();
     let mut idle = Vec::new();
     let mut tried = 0;
-    let roles = permissions().roles.into_inner().unwrap();
-    for (name, role) in &roles {
-        for (statement, condition) in conditions(role) {
+    let mut roles = permissions().roles.into_inner().unwrap();
+    for (name, role) in &mut roles {
+        for (list, at, condition) in conditions(role) {
             let without = permissions();
-            let removed = {
+            let (statement, removed) = {
                 let mut roles = without.roles.write().unwrap();
-                roles.get_mut(name).unwrap().statements[statement].conditions.remove(condition)
+                let mut lists = lists(roles.get_mut(name).unwrap());
+                let statement = &mut lists[list][at];
+                let removed = statement.conditions.remove(condition);
+                (statement.clone(), removed)
             };
             tried += 1;
             let mut noticed = false;
             for (_, request) in refused.iter().filter(|(_, request)| request.key == *name) {
-                // A denial whose condition is gone denies what is in order, which is as good a notice.
                 noticed |= may(&without, request).await.is_ok();
             }
             for (_, check) in refused_by_itself().iter().filter(|(role, _)| role == name) {
                 noticed |= may_by_itself(&without, name, check);
             }
-            if role.statements[statement].effect == policy::Effect::Deny {
-                noticed |= may(&without, &launch(&[])).await.is_err();
+            // A denial whose condition is gone denies what is in order, which is as good a notice.
+            if statement.effect == policy::Effect::Deny {
+                for (_, request) in allowed().iter().filter(|(_, request)| request.key == *name) {
+                    noticed |= may(&without, request).await.is_err();
+                }
             }
             if !noticed {
-                let statement = &role.statements[statement].name;
-                idle.push(format!("{name}, {statement}: {} of {}", removed.operator, removed.key));
+                idle.push(format!("{name}, {}: {} of {}", statement.name, removed.operator, removed.key));
             }
         }
     }
