@@ -143,7 +143,6 @@ fn the_description_names_values_that_the_code_reads() {
     each::<ciab_core::build::Stage>("Stage");
     each::<ciab_core::build::RunnerKind>("Runner");
     each::<ciab_core::ids::Provider>("Provider");
-    each::<ciab_core::resource::ResourceKind>("ResourceKind");
 }
 
 #[test]
