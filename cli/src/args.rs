@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Machine images and their builds
     #[command(subcommand)]
     Image(Box<ImageCommand>),
+    /// API keys; needs one with the scope admin
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Templates on this machine
     #[command(subcommand)]
     Template(TemplateCommand),
@@ -82,6 +85,52 @@ pub(crate) enum ImageCommand {
     Cancel(CancelOptions),
     /// Deregister an image, and the other images of its build, and delete their snapshots
     Delete(DeleteOptions),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key, and print it this once
+    Create(CreateKeyOptions),
+    /// List keys, newest first
+    List(ListKeysOptions),
+    /// Revoke a key
+    Revoke(RevokeKeyOptions),
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct CreateKeyOptions {
+    /// What people know it by
+    #[arg(long)]
+    pub(crate) label: String,
+    /// What it may do; may be repeated. Only admin implies the others
+    #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = ["read", "build", "delete", "admin"])]
+    pub(crate) scopes: Vec<String>,
+    /// Agent that its builds and images are limited to; may be repeated [default: no limit]
+    #[arg(long = "provider", visible_alias = "agent", value_name = "PROVIDER")]
+    pub(crate) providers: Vec<String>,
+    /// Region that its builds and images are limited to; may be repeated [default: no limit]
+    #[arg(long = "region", value_name = "REGION")]
+    pub(crate) regions: Vec<String>,
+    /// How long it lasts, in days, such as 90d [default: until it is revoked]
+    #[arg(long, value_name = "DAYS", value_parser = days)]
+    pub(crate) expires_in: Option<u32>,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct ListKeysOptions {
+    /// Keys per answer, 1 to 100 [default: the service's]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) limit: Option<u32>,
+    /// Every key, not only the first answer's
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RevokeKeyOptions {
+    /// The key's id, which is not the key
+    #[arg(value_parser = key_id)]
+    pub(crate) key_id: String,
 }
 
 #[derive(Subcommand)]
@@ -220,6 +269,20 @@ fn image_id(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A number of days with its unit, so that nobody takes it for seconds.
+fn days(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix('d').and_then(|number| number.parse().ok());
+    number.filter(|days| *days > 0).ok_or_else(|| "must be a number of days, such as 90d".to_owned())
+}
+
+/// Keeps a whole key that was given by mistake from travelling.
+fn key_id(text: &str) -> Result<String, String> {
+    if text.len() != 20 || !text.chars().all(|character| character.is_ascii_hexdigit()) {
+        return Err("a key's id has 20 hexadecimal digits; `ciab key list` shows it".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -229,6 +292,22 @@ mod tests {
     #[test]
     fn the_command_line_holds_together() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn days_are_written_with_their_unit() {
+        assert_eq!(days("90d"), Ok(90));
+        for wrong in ["90", "d", "0d", "-1d", "1.5d", "90s", "12h", ""] {
+            assert!(days(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_no_key_id() {
+        assert!(key_id("019d2566fe4000000001").is_ok());
+        for wrong in ["", "admin", "../../x", "ciab_019d2566fe4000000001_00"] {
+            assert!(key_id(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

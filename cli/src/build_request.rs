@@ -164,7 +164,7 @@ mod tests {
                 ImageCommand::Build(options) => options,
                 _ => panic!("not a build"),
             },
-            Command::Template(_) | Command::Completions { .. } => panic!("not a build"),
+            Command::Key(_) | Command::Template(_) | Command::Completions { .. } => panic!("not a build"),
         }
     }
 

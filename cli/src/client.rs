@@ -42,7 +42,7 @@ pub(crate) enum Error {
     #[error("{server} answered {status}, but not as a CIAB image service does ({what})")]
     Foreign { server: String, status: u16, what: &'static str, retry_after: Option<Duration> },
     /// A gateway turned the key down before the service saw it.
-    #[error("{server} answered {status}: the API key is missing or not accepted")]
+    #[error("{server} answered {status}: the API key is missing, not accepted, or may not do this")]
     Forbidden { server: String, status: u16 },
     #[error("{server} redirects to {location}, and the key is not sent elsewhere unasked")]
     Redirected { server: String, location: String },
@@ -109,6 +109,9 @@ impl Error {
             Self::Lost { .. } => "the service may have done it all the same; look before you try again",
             Self::Foreign { .. } => "does --server-url or CIAB_SERVER_URL point at the image service?",
             Self::Redirected { .. } => "set --server-url or CIAB_SERVER_URL to that address if you trust it",
+            Self::Forbidden { status: 403, .. } => {
+                "a key may be wrong, expired or revoked, or lack the scope for this; `ciab key list` tells whoever has the scope admin"
+            }
             Self::Forbidden { .. } | Self::Refused { status: 401, .. } => {
                 "give the key with CIAB_API_KEY or --api-key"
             }
@@ -291,6 +294,35 @@ impl Client {
         self.document(&request).await
     }
 
+    /// Has a key made. Also says whether an attempt before the last may have made one that nobody knows.
+    pub(crate) async fn create_key(&self, body: Value) -> (Result<Value, Error>, bool) {
+        let mut request = Request::new(Method::POST, &["keys"]);
+        request.body = Some(body);
+        let (answer, maybe_done_before) = self.attempts(&request).await;
+        let document = answer.and_then(|(status, body)| {
+            let document: Value = self.decode(status, &body)?;
+            // Without the key the answer is worth nothing, and without its id nobody could revoke it.
+            let has = |field: &str| document.get(field).is_some_and(Value::is_string);
+            if has("key") && has("key_id") {
+                Ok(document)
+            } else {
+                Err(self.foreign(status, "it tells no key"))
+            }
+        });
+        (document, maybe_done_before)
+    }
+
+    pub(crate) async fn keys(&self, limit: Option<u32>, next_token: Option<String>) -> Result<Value, Error> {
+        let request = Request::new(Method::GET, &["keys"])
+            .query("limit", limit.map(|limit| limit.to_string()))
+            .query("next_token", next_token);
+        self.document(&request).await
+    }
+
+    pub(crate) async fn revoke_key(&self, key_id: &str) -> Result<Deletion, Error> {
+        self.delete(&Request::new(Method::DELETE, &["keys", key_id])).await
+    }
+
     /// What deleting the image would take away.
     pub(crate) async fn preview_deletion(&self, image_id: &str) -> Result<Value, Error> {
         let request = Request::new(Method::DELETE, &[image_id]).query("dry_run", Some("true".to_owned()));
@@ -298,8 +330,11 @@ impl Client {
     }
 
     pub(crate) async fn delete_image(&self, image_id: &str) -> Result<Deletion, Error> {
-        let request = Request::new(Method::DELETE, &[image_id]);
-        let (result, maybe_done_before) = self.attempts(&request).await;
+        self.delete(&Request::new(Method::DELETE, &[image_id])).await
+    }
+
+    async fn delete(&self, request: &Request) -> Result<Deletion, Error> {
+        let (result, maybe_done_before) = self.attempts(request).await;
         match result {
             Ok(_) => Ok(Deletion::Done),
             Err(error) if error.is_not_found() && maybe_done_before => Ok(Deletion::GoneAfterLostAnswer),

@@ -33,7 +33,7 @@ use work_dir::WorkDir;
 const ACCOUNT: &str = "123456789012";
 /// The operator's: the stack's own key, and that of whoever looks at it from outside. It may do everything.
 const ACCESS_KEY_ID: &str = "local";
-/// The one key that the local stack accepts. No secret: it opens nothing but a stack on the loopback address.
+/// The first admin key of the local stack. No secret: it opens nothing but a stack on the loopback address.
 const API_KEY: &str = "ciab-local-development-key";
 
 fn main() -> ExitCode {

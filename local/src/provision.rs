@@ -1,4 +1,4 @@
-//! Creates what the template declares: table, bucket, state machine, what runners on EC2 are launched from, and the files
+//! Creates what the template declares: table, bucket, state machine, secret, what runners on EC2 are launched from, and the files
 //! that runners are started from.
 //!
 //! Speaks the services' JSON and REST directly: only shared/aws may import the AWS SDK, and moto checks no signature.
@@ -59,7 +59,10 @@ impl Provisioner<'_> {
             }
             Ok::<(), ProvisionError>(())
         };
-        tokio::try_join!(tables, machines, storage).map(|_| ())
+        let secrets = futures::future::try_join_all(
+            template.generated_secrets.iter().map(|name| self.generated_secret(name)),
+        );
+        tokio::try_join!(tables, machines, storage, secrets).map(|_| ())
     }
 
     /// Creates what runners on EC2 are launched from; the ids that stand for names from then on, as the last parts of ARNs. The first call takes moto a second or two, in which it loads its EC2.
@@ -142,6 +145,16 @@ impl Provisioner<'_> {
             self.json("dynamodb", "DynamoDB_20120810.UpdateTimeToLive", &what, &request).await?;
         }
         Ok(())
+    }
+
+    /// CloudFormation would make the value up. Here it is one that is known beforehand, since whoever starts a stack wants to
+    /// use it at once.
+    async fn generated_secret(&self, name: &str) -> Result<(), ProvisionError> {
+        let request = json!({
+            "Name": name, "SecretString": crate::API_KEY, "ClientRequestToken": uuid::Uuid::new_v4().to_string(),
+        });
+        self.json("secretsmanager", "secretsmanager.CreateSecret", &format!("the secret {name}"), &request)
+            .await
     }
 
     async fn state_machine(&self, machine: &StateMachineSpec) -> Result<(), ProvisionError> {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use ciab_local_ec2::Ec2;
 use clap::{Args, Parser, Subcommand};
-use sha2::{Digest as _, Sha256};
 
 use crate::template::{self, StackIdentity, StackTemplate};
 
@@ -49,9 +48,7 @@ pub(crate) struct Permissions {
 
 impl Permissions {
     pub(crate) fn template(&self) -> anyhow::Result<StackTemplate> {
-        // Which key it is matters to nobody here.
-        let parameters = BTreeMap::from([("ApiKeySha256".to_owned(), hex_digest(""))]);
-        Ok(template::read(&self.infra, &identity(), &parameters)?)
+        Ok(template::read(&self.infra, &identity(), &BTreeMap::new())?)
     }
 }
 
@@ -149,7 +146,6 @@ impl Settings {
         // What differs from a deployed stack by default; --set has the last word.
         let mut parameters = BTreeMap::from([
             ("PackerVersion".to_owned(), packer_version(&up.packer)?),
-            ("ApiKeySha256".to_owned(), hex_digest(crate::API_KEY)),
             ("TemplateVariables".to_owned(), r#"{"toolchains":"distro"}"#.to_owned()),
         ]);
         parameters.extend(up.parameters.iter().cloned());
@@ -234,10 +230,6 @@ fn packer_version(packer: &Path) -> anyhow::Result<String> {
     version
         .map(str::to_owned)
         .with_context(|| format!("{} version said `{}`: no version of Packer", packer.display(), text.trim()))
-}
-
-fn hex_digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

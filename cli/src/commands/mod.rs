@@ -6,12 +6,13 @@ mod build;
 mod cancel;
 mod completions;
 mod delete;
+mod key;
 mod list;
 mod logs;
 mod status;
 mod template;
 
-use crate::args::{Args, Command, GlobalOptions, ImageCommand, TemplateCommand};
+use crate::args::{Args, Command, GlobalOptions, ImageCommand, KeyCommand, TemplateCommand};
 use crate::client::Client;
 use crate::config::{self, Settings};
 use crate::exit::{Exit, Failure};
@@ -29,6 +30,14 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         Command::Template(TemplateCommand::Upload(options)) => {
             let (_, client, mut printer) = connect(global)?;
             template::upload::run(&client, &mut printer, &options).await
+        }
+        Command::Key(command) => {
+            let (_, client, mut printer) = connect(global)?;
+            match command {
+                KeyCommand::Create(options) => key::create(&client, &mut printer, &options).await,
+                KeyCommand::List(options) => key::list(&client, &mut printer, &options).await,
+                KeyCommand::Revoke(options) => key::revoke(&client, &mut printer, &options).await,
+            }
         }
         Command::Image(command) => {
             let (settings, client, mut printer) = connect(global)?;

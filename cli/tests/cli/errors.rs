@@ -62,7 +62,10 @@ fn something_else_on_the_port_is_not_taken_for_the_service() {
     let outcome = ciab(&service, &["image", "status", BUILD_ID]);
     outcome.exited(5).says("not as a CIAB image service does").says("hint: does --server-url");
     service.on_build([Answer::Raw(403, Vec::new(), "{\"message\":\"Forbidden\"}".to_owned())]);
-    ciab(&service, &["image", "status", BUILD_ID]).exited(4).says("the API key is missing or not accepted");
+    ciab(&service, &["image", "status", BUILD_ID])
+        .exited(4)
+        .says("the API key is missing, not accepted, or may not do this")
+        .says("hint: a key may be wrong, expired or revoked, or lack the scope");
 }
 
 #[test]

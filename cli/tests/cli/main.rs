@@ -8,6 +8,7 @@ mod configuration;
 mod errors;
 mod images;
 mod interruption;
+mod keys;
 mod logs;
 mod program;
 mod service;

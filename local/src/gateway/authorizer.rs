@@ -56,10 +56,14 @@ impl Authorizer {
     ) -> Verdict {
         let mut identity = Vec::new();
         for name in &self.spec.identity_headers {
-            match parts.headers.get(name).and_then(|value| value.to_str().ok()) {
-                Some(value) if !value.is_empty() => identity.push(value.to_owned()),
-                _ => return Verdict::NotIdentified,
+            // All values of the header, as the function sees them: an answer about one of them is none about several.
+            let values =
+                parts.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+            let value = values.collect::<Vec<_>>().join(",");
+            if value.is_empty() {
+                return Verdict::NotIdentified;
             }
+            identity.push(value);
         }
         if !self.spec.identity_context.is_empty() {
             identity.push(matched.route.key.clone());
@@ -102,5 +106,51 @@ impl Authorizer {
             remembered.clear();
         }
         remembered.insert(identity, (Instant::now(), verdict));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn authorizer(seconds: u64) -> Authorizer {
+        Authorizer::new(AuthorizerSpec {
+            function: "f".into(),
+            identity_headers: vec!["Authorization".into()],
+            identity_context: vec!["routeKey".into()],
+            reauthorize_every: Duration::from_secs(seconds),
+        })
+    }
+
+    fn identity(key: &str, route: &str) -> Vec<String> {
+        vec![format!("Bearer {key}"), route.to_owned()]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_remembered_with_its_context_for_one_key_and_route_and_for_a_while() {
+        let authorizer = authorizer(60);
+        authorizer.remember(identity("a", "GET /x"), Verdict::Allowed(Some(json!({"key_id": "a"}))));
+        authorizer.remember(identity("b", "GET /x"), Verdict::Denied);
+        tokio::time::advance(Duration::from_secs(59)).await;
+        let Some(Verdict::Allowed(Some(context))) = authorizer.recall(&identity("a", "GET /x")) else {
+            panic!("it is forgotten too early")
+        };
+        assert_eq!(context["key_id"], "a");
+        assert!(matches!(authorizer.recall(&identity("b", "GET /x")), Some(Verdict::Denied)));
+        assert!(authorizer.recall(&identity("a", "POST /x")).is_none());
+        assert!(authorizer.recall(&identity("a,Bearer b", "GET /x")).is_none());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(authorizer.recall(&identity("a", "GET /x")).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_no_time_to_remember_every_request_is_asked_about() {
+        let authorizer = authorizer(0);
+        authorizer.remember(identity("a", "GET /x"), Verdict::Allowed(None));
+        assert!(authorizer.recall(&identity("a", "GET /x")).is_none());
     }
 }

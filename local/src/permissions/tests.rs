@@ -69,7 +69,7 @@ fn template() -> StackTemplate {
             "ami-runner".into(),
         )]),
     };
-    let parameters = BTreeMap::from([("ApiKeySha256".to_owned(), "0".repeat(64))]);
+    let parameters = BTreeMap::new();
     template::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra")), &identity, &parameters)
         .unwrap()
 }
@@ -190,6 +190,8 @@ fn refused() -> Vec<(&'static str, Request)> {
         ("list-images reads a build", item("ListImagesFunctionRole", get, "BUILD#1")),
         ("delete-image frees a slot", item("DeleteImageFunctionRole", delete, "SLOTS")),
         ("check-health reads a build", item("CheckHealthFunctionRole", get, "BUILD#1")),
+        ("authorize-request reads a build", item("AuthorizeRequestFunctionRole", get, "BUILD#1")),
+        ("manage-keys deletes a build", item("ManageKeysFunctionRole", delete, "BUILD#1")),
         ("poll-builds deletes a build", item("PollBuildsFunctionRole", delete, "BUILD#1")),
         ("poll-builds reads what is no list of images", query("PollBuildsFunctionRole", "BUILD#1")),
         (

@@ -116,6 +116,8 @@ pub(crate) struct StackTemplate {
     /// The properties of every `AWS::DynamoDB::Table`.
     pub(crate) tables: Vec<Json>,
     pub(crate) buckets: Vec<String>,
+    /// The names of the secrets that are made up when the stack is.
+    pub(crate) generated_secrets: Vec<String>,
     pub(crate) state_machines: Vec<StateMachineSpec>,
     pub(crate) runner_projects: Vec<RunnerProjectSpec>,
     pub(crate) instance_profiles: Vec<InstanceProfileSpec>,
@@ -150,6 +152,7 @@ fn parse(
         authorizer: None,
         tables: Vec::new(),
         buckets: Vec::new(),
+        generated_secrets: Vec::new(),
         state_machines: Vec::new(),
         runner_projects: Vec::new(),
         instance_profiles: Vec::new(),
@@ -171,6 +174,10 @@ fn parse(
             "AWS::Serverless::HttpApi" => template.authorizer = authorizer(&resolver, properties)?,
             "AWS::DynamoDB::Table" => template.tables.push(resolver.resolve(properties)?),
             "AWS::S3::Bucket" => template.buckets.push(required_text(&resolver, properties, "BucketName")?),
+            "AWS::SecretsManager::Secret" => {
+                required(properties, "GenerateSecretString")?;
+                template.generated_secrets.push(required_text(&resolver, properties, "Name")?);
+            }
             "AWS::Serverless::StateMachine" => {
                 template.state_machines.push(state_machine(&resolver, &name, properties, &read)?);
                 template.roles.push(roles::of_state_machine(&resolver, &managed, &name, properties)?);
@@ -338,7 +345,10 @@ fn authorizer(resolver: &Resolver<'_>, properties: &Yaml) -> Result<Option<Autho
     if let Some(unknown) = identity_context.iter().find(|name| *name != "routeKey") {
         return Err(TemplateError::Unsupported(format!("$context.{unknown} as an authorizer's identity")));
     }
-    let seconds = identity.get("ReauthorizeEvery").and_then(Yaml::as_u64).unwrap_or(0);
+    let seconds = required_text(resolver, identity, "ReauthorizeEvery")?;
+    let seconds = seconds
+        .parse()
+        .map_err(|_| TemplateError::Malformed(format!("ReauthorizeEvery is no number: {seconds}")))?;
     Ok(Some(AuthorizerSpec {
         function: arn.rsplit(':').next().unwrap_or_default().to_owned(),
         identity_headers: list("Headers")?,
@@ -403,9 +413,7 @@ mod tests {
                 "ami-1".into(),
             )]),
         };
-        let key = "0".repeat(64);
-        let mut all: BTreeMap<String, String> = BTreeMap::from([("ApiKeySha256".to_owned(), key)]);
-        all.extend(overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let all = overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra")), &identity, &all)
     }
 
@@ -426,11 +434,15 @@ mod tests {
             build.environment["CIAB_STATE_MACHINE_ARN"],
             "arn:aws:states:us-east-1:123456789012:stateMachine:ciab-local-build-image"
         );
-        assert!(!build.environment.contains_key("CIAB_API_KEY_SHA256"));
+        assert!(!build.environment.contains_key("CIAB_ADMIN_KEY_SECRET"));
+        assert_eq!(template.generated_secrets, ["ciab-local-admin-key"]);
         let poller = template.functions.iter().find(|function| function.folder == "poll-builds").unwrap();
         assert_eq!(poller.every, Some(Duration::from_secs(60)));
         let authorizer = template.authorizer.unwrap();
         assert_eq!(authorizer.function, "ciab-local-authorize-request");
+        assert_eq!(authorizer.identity_headers, ["Authorization"]);
+        assert_eq!(authorizer.identity_context, ["routeKey"], "an answer for one route is none for another");
+        assert_eq!(authorizer.reauthorize_every, Duration::from_secs(60));
         assert_eq!(template.runner_projects[0].source_key, "runner/ciab-runner-x86_64.zip");
         assert_eq!(template.state_machines[0].name, "ciab-local-build-image");
         assert_eq!(template.tables[0]["TableName"], "ciab-local");
@@ -500,6 +512,17 @@ mod tests {
             let error = ours(&[("ConcurrentBuilds", impossible)]).unwrap_err().to_string();
             assert!(error.contains("ConcurrentBuilds"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_the_authorizer_says_is_kept_as_long_by_the_gateway_as_the_admin_key_by_the_authorizer() {
+        let template = ours(&[("AuthorizerCacheSecs", "7")]).unwrap();
+        assert_eq!(template.authorizer.unwrap().reauthorize_every, Duration::from_secs(7));
+        let function = template.functions.iter().find(|function| function.folder == "authorize-request");
+        let environment = &function.unwrap().environment;
+        assert_eq!(environment["CIAB_AUTHORIZER_CACHE_SECS"], "7");
+        assert_eq!(environment["CIAB_ADMIN_KEY_SECRET"], template.generated_secrets[0]);
+        assert!(ours(&[("AuthorizerCacheSecs", "3601")]).unwrap_err().to_string().contains("an hour"));
     }
 
     #[test]

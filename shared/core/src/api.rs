@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::ids::InvalidName;
+use crate::ids::{InvalidName, Provider, Region};
+use crate::key::{Caller, Limits};
 use crate::ports::{INVALID_NEXT_TOKEN, PortError};
 
 /// A request that was routed to a function.
@@ -26,12 +27,61 @@ pub struct HttpRequest {
     pub headers: BTreeMap<String, String>,
     /// The body's bytes.
     pub body: Vec<u8>,
+    /// Whose key it came with; none where the route is open, or the service asks itself.
+    pub caller: Option<Caller>,
 }
 
 impl HttpRequest {
     /// The part of the path with this name; empty where the route has none.
     pub fn path_parameter(&self, name: &str) -> &str {
         self.path_parameters.get(name).map_or("", String::as_str)
+    }
+
+    /// The id of the key that it came with.
+    pub fn requested_by(&self) -> Option<String> {
+        self.caller.as_ref().map(|caller| caller.key_id.clone())
+    }
+
+    /// What the caller is limited to, if to anything.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.caller.as_ref().map(|caller| &caller.limits).filter(|limits| limits.is_limited())
+    }
+
+    /// Refuses what lies outside of the caller's limits: `what` (a build, an image) with this agent in this region.
+    ///
+    /// # Errors
+    /// `forbidden`, naming what the key is limited to.
+    pub fn stay_within_limits(
+        &self,
+        what: &str,
+        provider: Provider,
+        region: &Region,
+    ) -> Result<(), ApiError> {
+        match self.limits() {
+            Some(limits) if !limits.allow(provider, region) => Err(ApiError::Forbidden(format!(
+                "the key is limited to {limits}: this {what} has the provider {provider} and the region {region}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a listing shows the caller what has this agent and region.
+    pub fn sees(&self, provider: Provider, region: &Region) -> bool {
+        self.limits().is_none_or(|limits| limits.allow(provider, region))
+    }
+
+    /// How many items a listing's page may hold.
+    ///
+    /// # Errors
+    /// `invalid_request` where `limit` is no number from 1 to 100.
+    pub fn limit(&self) -> Result<u32, ApiError> {
+        let Some(text) = self.query.get("limit") else { return Ok(50) };
+        text.parse().ok().filter(|limit| (1..=100).contains(limit)).ok_or_else(|| {
+            ApiError::InvalidRequest(format!(
+                "`limit` is `{}`: a number from 1 to 100 is expected",
+                crate::ids::shown(text)
+            ))
+        })
     }
 
     /// Refuses query parameters that the route does not take.
@@ -93,12 +143,18 @@ pub enum ApiError {
     /// The request asks for what this stack does not allow, or a template cannot take.
     #[error("{0}")]
     ConfigValidation(String),
+    /// The key may not do this.
+    #[error("{0}")]
+    Forbidden(String),
     /// No such build.
     #[error("there is no build `{0}`")]
     BuildNotFound(String),
     /// No such image of ours.
     #[error("this service has no image `{0}`")]
     ImageNotFound(String),
+    /// No such key.
+    #[error("there is no key `{0}`")]
+    KeyNotFound(String),
     /// No such template.
     #[error("{0}")]
     TemplateSourceNotFound(String),
@@ -157,8 +213,10 @@ impl ApiError {
         match self {
             Self::InvalidRequest(_) => "invalid_request",
             Self::ConfigValidation(_) => "config_validation_error",
+            Self::Forbidden(_) => "forbidden",
             Self::BuildNotFound(_) => "build_not_found",
             Self::ImageNotFound(_) => "image_not_found",
+            Self::KeyNotFound(_) => "key_not_found",
             Self::TemplateSourceNotFound(_) => "template_source_not_found",
             Self::NotFound(_) => "not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -176,8 +234,10 @@ impl ApiError {
     pub fn status(&self) -> u16 {
         match self {
             Self::InvalidRequest(_) | Self::ConfigValidation(_) => 400,
+            Self::Forbidden(_) => 403,
             Self::BuildNotFound(_)
             | Self::ImageNotFound(_)
+            | Self::KeyNotFound(_)
             | Self::TemplateSourceNotFound(_)
             | Self::NotFound(_) => 404,
             Self::MethodNotAllowed { .. } => 405,
@@ -202,8 +262,10 @@ impl ApiError {
             }
             Self::InvalidRequest(_)
             | Self::ConfigValidation(_)
+            | Self::Forbidden(_)
             | Self::BuildNotFound(_)
             | Self::ImageNotFound(_)
+            | Self::KeyNotFound(_)
             | Self::TemplateSourceNotFound(_)
             | Self::NotFound(_)
             | Self::PayloadTooLarge(_)

@@ -226,6 +226,9 @@ pub struct BuildRecord {
     pub template: TemplateReference,
     /// The caller's tags for the AMI.
     pub tags: BTreeMap<String, String>,
+    /// The id of the key that it was requested with.
+    #[serde(default)]
+    pub requested_by: Option<String>,
     /// How long it may take, from its start, in seconds.
     pub timeout_secs: u32,
     /// When it was submitted.
@@ -499,6 +502,7 @@ pub(crate) mod tests {
             runner: RunnerKind::Codebuild,
             template: TemplateReference { source: "builtin://default-ec2".into(), digest: None },
             tags: BTreeMap::new(),
+            requested_by: None,
             timeout_secs: 1800,
             created_at: time("2026-03-25T14:30:00Z"),
             started_at: None,

@@ -85,9 +85,11 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
     request.only_query(&[])?;
     require_json(request)?;
     let asked = BuildRequest::read(&request.body, &deps.settings)?;
+    request.stay_within_limits("build", asked.provider, &asked.region)?;
     let key = idempotency_key(request, &asked)?;
     let build_id = deps.identifiers.new_build_id();
-    let record = queued(build_id, &asked, deps.clock.now());
+    let record =
+        BuildRecord { requested_by: request.requested_by(), ..queued(build_id, &asked, deps.clock.now()) };
     let input = BuildInput { template: asked.template, variables: asked.variables };
     check_template(deps, &record, &input).await?;
 
@@ -171,6 +173,7 @@ fn queued(build_id: BuildId, asked: &BuildRequest, now: Timestamp) -> BuildRecor
         runner: asked.runner,
         template: TemplateReference { source: asked.template.source.to_string(), digest: None },
         tags: asked.tags.clone(),
+        requested_by: None,
         timeout_secs: asked.timeout_secs,
         created_at: now,
         started_at: None,

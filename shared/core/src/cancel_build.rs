@@ -17,6 +17,12 @@ use crate::step::{StepError, update};
 pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     request.only_query(&[])?;
     let id: BuildId = request.path_parameter("build_id").parse()?;
+    // Agent and region of a build never change, so that it is enough to look before.
+    if request.limits().is_some()
+        && let Some(record) = deps.records.build(id).await?
+    {
+        request.stay_within_limits("build", record.provider, &record.region)?;
+    }
     let now = deps.clock.now();
     let cancelled =
         update(&*deps.records, id, |record| record.begin_clean_up(Failure::cancelled(record.stage()), now));

@@ -55,9 +55,12 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
     };
     let not_found = || ApiError::ImageNotFound(id.to_string());
     let image = deps.records.image(&id).await?.ok_or_else(not_found)?;
+    request.stay_within_limits("image", image.provider, &image.region)?;
     let Some(named) = state(deps, &image).await? else { return Err(not_found()) };
     let mut all = Vec::new();
     for other in others(deps, &image).await? {
+        // It would go too.
+        request.stay_within_limits("image's copy", other.provider, &other.region)?;
         match state(deps, &other).await? {
             Some(state) => all.push((other, state)),
             // Somebody has taken our tags off it: it is theirs now.

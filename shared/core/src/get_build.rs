@@ -116,6 +116,7 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
         })?,
     };
     let record = deps.records.build(id).await?.ok_or_else(|| ApiError::BuildNotFound(id.to_string()))?;
+    request.stay_within_limits("build", record.provider, &record.region)?;
     if wants_log {
         HttpResponse::json(200, &read_log(deps, &record, offset).await?)
     } else {

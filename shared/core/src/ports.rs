@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use crate::build::{BuildRecord, RunnerKind};
 use crate::ids::{BuildId, ImageId, Region};
 use crate::image::ImageRecord;
+use crate::key::{KeyId, KeyRecord, NewKey};
 use crate::ledger::Ledger;
 use crate::resource::{ByKind, Resource};
 use crate::upload_template::{Announced, PresignedPost};
@@ -219,6 +220,25 @@ pub trait Records: Send + Sync {
 
     /// Whether the table answers.
     async fn ready(&self) -> Result<(), PortError>;
+}
+
+/// Makes keys that nobody can guess.
+pub trait KeyMaker: Send + Sync {
+    /// A key that was never given before, with 256 random bits.
+    fn new_key(&self, now: Timestamp) -> Result<NewKey, PortError>;
+}
+
+/// What is kept of API keys.
+#[async_trait]
+pub trait Keys: Send + Sync {
+    /// Writes what is kept of a new key. An id that another key has is refused.
+    async fn add_key(&self, key: &KeyRecord) -> Result<(), PortError>;
+    /// What is kept of a key, expired or not.
+    async fn key(&self, id: &KeyId) -> Result<Option<KeyRecord>, PortError>;
+    /// Keys, newest first, those among them that have expired and were not removed yet. `limit` is 1 to 100.
+    async fn keys(&self, limit: u32, next: Option<&str>) -> Result<Page<KeyRecord>, PortError>;
+    /// Removes what is kept of a key; whether there was anything.
+    async fn remove_key(&self, id: &KeyId) -> Result<bool, PortError>;
 }
 
 /// The stack's bucket.

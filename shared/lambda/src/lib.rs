@@ -12,7 +12,7 @@ mod task;
 mod tracing_setup;
 mod wiring;
 
-pub use environment::{settings, variable};
+pub use environment::{seconds, settings, variable};
 pub use http::{serve_authorizer, serve_http};
 pub use lambda_runtime::Error;
 pub use metrics::{Measure, write_metrics};

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ciab_core::build::BuildStatus;
 use ciab_core::clean_up::Output;
-use ciab_core::routes::ROUTES;
+use ciab_core::key::Scope;
+use ciab_core::routes::{Access, ROUTES, access};
 use ciab_core::step::StepError;
 use serde_json::Value as Json;
 use serde_norway::Value as Yaml;
@@ -59,7 +60,7 @@ fn the_template_routes_what_the_code_knows() {
     }
     let known: BTreeSet<_> = ROUTES
         .iter()
-        .map(|(method, path, folder)| ((*method).to_owned(), (*path).to_owned(), (*folder).to_owned()))
+        .map(|(method, path, folder, _)| ((*method).to_owned(), (*path).to_owned(), (*folder).to_owned()))
         .collect();
     assert_eq!(routed, known);
 }
@@ -85,7 +86,7 @@ fn the_description_has_the_routes_that_the_code_knows() {
     let known: BTreeSet<_> = ROUTES
         .iter()
         .filter(|(method, ..)| *method != "$default")
-        .map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()))
+        .map(|(method, path, ..)| ((*method).to_owned(), (*path).to_owned()))
         .collect();
     assert_eq!(described, known);
 }
@@ -103,8 +104,9 @@ fn the_description_says_which_routes_need_no_key() {
     for (method, path, operation) in operations() {
         let described = operation["security"].as_sequence().is_some_and(Vec::is_empty);
         assert_eq!(described, open.contains(&path), "{method} {path}");
-        let has_scope = operation["x-scope"].is_string();
-        assert_eq!(has_scope, !described, "{method} {path}: what needs a key says which");
+        let asked = access(&format!("{method} {path}")).unwrap();
+        let scope = operation["x-scope"].as_str().map(|scope| Access::Scope(scope.parse().unwrap()));
+        assert_eq!(scope.unwrap_or(Access::Open), asked, "{method} {path}");
     }
 }
 
@@ -143,6 +145,56 @@ fn the_description_names_values_that_the_code_reads() {
     each::<ciab_core::build::Stage>("Stage");
     each::<ciab_core::build::RunnerKind>("Runner");
     each::<ciab_core::ids::Provider>("Provider");
+    each::<Scope>("Scope");
+}
+
+/// What the contract says of scopes, said once more: a new route must get the right one, and be open in one place only if it is
+/// in the other.
+#[test]
+fn every_route_asks_for_the_scope_of_what_it_does() {
+    let mut open = BTreeSet::new();
+    for function in functions().values() {
+        for (_, event) in function["Properties"]["Events"].as_mapping().into_iter().flatten() {
+            if event["Properties"]["Auth"]["Authorizer"] == "NONE" {
+                open.insert(event["Properties"]["Path"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+    for (method, path, _, access) in ROUTES {
+        let is_admins = path.starts_with("/api/v1/images/keys") || path == "/api/v1/images/rebuilds";
+        let expected = match method {
+            _ if open.contains(path) => Access::Open,
+            "$default" => Access::AnyKey,
+            _ if is_admins => Access::Scope(Scope::Admin),
+            "GET" => Access::Scope(Scope::Read),
+            "POST" => Access::Scope(Scope::Build),
+            "DELETE" => Access::Scope(Scope::Delete),
+            other => panic!("nothing is said of {other}"),
+        };
+        assert_eq!(access, expected, "{method} {path}");
+    }
+    assert_eq!(open, ["/health".to_owned(), "/ready".to_owned()].into());
+}
+
+#[test]
+fn the_first_admin_key_is_read_by_the_authorizer_alone_and_keys_by_who_needs_them() {
+    let items = include_str!("../../../shared/aws/src/records/items.rs");
+    assert!(items.contains("const KEYS: &str = \"KEYS\";"), "keys stand elsewhere in the table");
+    for (folder, function) in functions() {
+        let policies = serde_norway::to_string(&function["Properties"]["Policies"]).unwrap();
+        let reads = policies.contains("-admin-key");
+        assert_eq!(reads, folder == "authorize-request", "{folder}");
+        let of_keys_alone = ["authorize-request", "manage-keys"].contains(&folder.as_str());
+        for policy in function["Properties"]["Policies"].as_sequence().into_iter().flatten() {
+            for statement in policy["Statement"].as_sequence().into_iter().flatten() {
+                let is_tables = serde_norway::to_string(&statement["Action"]).unwrap().contains("dynamodb:");
+                let keys = &statement["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"];
+                if is_tables && of_keys_alone {
+                    assert_eq!(*keys, "KEYS", "{folder} may look at more than keys");
+                }
+            }
+        }
+    }
 }
 
 #[test]

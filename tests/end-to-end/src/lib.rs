@@ -130,13 +130,18 @@ impl Scene {
 
     /// Runs `ciab` against the stack, with JSON on stdout and nobody's configuration.
     pub fn ciab(&self, arguments: &[&str]) -> Result<Output> {
+        self.ciab_with_key(self.api_key(), arguments)
+    }
+
+    /// As [`Scene::ciab`], with another key.
+    pub fn ciab_with_key(&self, key: &str, arguments: &[&str]) -> Result<Output> {
         let binaries =
             std::env::var_os("CIAB_TEST_BIN_DIR").context("run the tests with `cargo xtask test`")?;
         Ok(Command::new(Path::new(&binaries).join("ciab"))
             .args(["--output", "json"])
             .args(arguments)
             .env("CIAB_SERVER_URL", self.gateway_url())
-            .env("CIAB_API_KEY", self.api_key())
+            .env("CIAB_API_KEY", key)
             .env("XDG_CONFIG_HOME", "/nonexistent")
             .output()?)
     }

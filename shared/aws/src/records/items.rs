@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use ciab_core::build::BuildRecord;
 use ciab_core::ids::{BuildId, ImageId, Provider, Region};
 use ciab_core::image::ImageRecord;
+use ciab_core::key::{KeyId, KeyRecord};
 use ciab_core::ports::{IdempotencyKey, PortError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 pub(super) const ACTIVE: &str = "1";
 /// The attribute that holds a build's record.
 const DOCUMENT: &str = "record";
+/// The partition of API keys. Roles name it: whoever may read or write keys may do so here alone.
+pub(super) const KEYS: &str = "KEYS";
 /// How long an idempotency key is remembered, in seconds.
 const KEY_LIFE: i64 = 24 * 60 * 60;
 
@@ -65,6 +68,10 @@ impl Key {
                 .map(|(region, provider)| Self { partition: listing(region, provider), sort: place.clone() }),
         );
         keys
+    }
+
+    pub(super) fn api_key(id: &KeyId) -> Self {
+        Self { partition: KEYS.into(), sort: id.to_string() }
     }
 
     pub(super) fn slots() -> Self {
@@ -152,6 +159,16 @@ pub(super) fn image(image: &ImageRecord, call: Call) -> Result<Vec<Item>, PortEr
             item
         })
         .collect())
+}
+
+pub(super) fn api_key(key: &KeyRecord, call: Call) -> Result<Item, PortError> {
+    let mut item = encoded(key, call)?;
+    item.extend(Key::api_key(&key.key_id).into_item());
+    if let Some(expires_at) = key.expires_at {
+        let seconds = AttributeValue::N(expires_at.as_second().to_string());
+        item.insert("expires_at_epoch".to_owned(), seconds);
+    }
+    Ok(item)
 }
 
 /// What stands behind an idempotency key.

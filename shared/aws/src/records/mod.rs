@@ -5,6 +5,7 @@
 
 mod claims;
 mod items;
+mod keys;
 mod pages;
 mod transactions;
 

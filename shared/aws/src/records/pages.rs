@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ciab_core::ids::{BuildId, ImageId};
+use ciab_core::key::KeyId;
 use ciab_core::ports::{INVALID_NEXT_TOKEN, PortError};
 use jiff::Timestamp;
 
@@ -41,6 +42,22 @@ pub(super) fn token_of_active_build(last: &Item) -> Option<String> {
     Some(URL_SAFE_NO_PAD.encode(format!("{}#{}", text(last, "created_at")?, text(last, "build_id")?)))
 }
 
+pub(super) fn token_of_key(last: &Item) -> Option<String> {
+    Some(URL_SAFE_NO_PAD.encode(text(last, "sk")?))
+}
+
+pub(super) fn position_in_keys(token: &str, call: Call) -> Result<Item, PortError> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok();
+    let id =
+        bytes.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse::<KeyId>().ok());
+    let id = id.ok_or_else(|| not_ours(call))?;
+    Ok(Key::api_key(&id).into_item())
+}
+
+fn not_ours(call: Call) -> PortError {
+    call.refused(INVALID_NEXT_TOKEN, "the token was not given by an earlier page")
+}
+
 pub(super) fn position_in_images(token: &str, partition: &str, call: Call) -> Result<Item, PortError> {
     let (time, id) = opened::<ImageId>(token, call)?;
     Ok(Key::in_listing(partition, place(time, &id)).into_item())
@@ -65,7 +82,7 @@ fn opened<Id: std::str::FromStr>(token: &str, call: Call) -> Result<(Timestamp, 
         (sortable(at) == time).then_some(())?;
         Some((at, id.parse().ok()?))
     };
-    parts().ok_or_else(|| call.refused(INVALID_NEXT_TOKEN, "the token was not given by an earlier page"))
+    parts().ok_or_else(|| not_ours(call))
 }
 
 fn text<'a>(item: &'a Item, attribute: &str) -> Option<&'a str> {

@@ -27,14 +27,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::servers::Server;
 
-const TABLE: &str = "ciab-test";
+pub(crate) const TABLE: &str = "ciab-test";
 
 /// Notes the operation of every request that is sent.
 #[derive(Debug, Clone, Default)]
-struct Calls(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Calls(Arc<Mutex<Vec<String>>>);
 
 impl Calls {
-    fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 }
@@ -57,15 +57,15 @@ impl Intercept for Calls {
     }
 }
 
-struct Table {
-    records: DynamoRecords,
-    client: Client,
-    calls: Calls,
+pub(crate) struct Table {
+    pub(crate) records: DynamoRecords,
+    pub(crate) client: Client,
+    pub(crate) calls: Calls,
     _server: Server,
 }
 
 impl Table {
-    async fn on(server: Server) -> Self {
+    pub(crate) async fn on(server: Server) -> Self {
         let config = server.config();
         let client = Client::new(&config);
         let text = |name| {
@@ -123,6 +123,7 @@ fn queued(created_at: &str) -> BuildRecord {
         runner: RunnerKind::Codebuild,
         template: TemplateReference { source: "builtin://default-ec2".into(), digest: None },
         tags: [("team".to_owned(), "platform".to_owned())].into(),
+        requested_by: Some("019d2566fe4000000001".into()),
         timeout_secs: 1800,
         created_at: time(created_at),
         started_at: None,
