@@ -19,7 +19,8 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed or was cancelled, or the template would be refused; 2 wrong usage, or \
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the build failed or was cancelled, the template would be refused, a part of a rebuild failed, or the stack \
+has what is billed; 2 wrong usage, or \
 cancelling a build that has ended; 3 not found; 4 not allowed; \
 5 the service can't be reached or failed; 130 interrupted.";
 
@@ -64,6 +65,12 @@ pub(crate) enum Command {
     /// Templates on this machine
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// The nightly rebuilds
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// The whole service
+    #[command(subcommand)]
+    Stack(StackCommand),
     /// Print a shell's completion script
     Completions {
         /// The shell to complete for
@@ -77,6 +84,8 @@ pub(crate) enum ImageCommand {
     Build(BuildOptions),
     /// List images, newest first
     List(ListOptions),
+    /// List builds, newest first
+    Builds(BuildsOptions),
     /// Show a build
     Status(StatusOptions),
     /// Print a build's log
@@ -131,6 +140,18 @@ pub(crate) struct RevokeKeyOptions {
     /// The key's id, which is not the key
     #[arg(value_parser = key_id)]
     pub(crate) key_id: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ScheduleCommand {
+    /// Do now what the schedule does at night: start the rebuilds, and delete older images of theirs that nobody uses
+    Run(RunOptions),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum StackCommand {
+    /// List everything in EC2 that carries the stack's tag; fails where some of it is billed, or holds what is
+    Check,
 }
 
 #[derive(Subcommand)]
@@ -221,6 +242,35 @@ pub(crate) struct ListOptions {
     /// Every image, not only the first answer's
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct BuildsOptions {
+    /// Only builds of this status: queued, building, succeeded or failed
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// Only builds with this agent
+    #[arg(long, visible_alias = "agent")]
+    pub(crate) provider: Option<String>,
+    /// Builds per answer, 1 to 100 [default: the service's]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) limit: Option<u32>,
+    /// Every build, not only the first answer's
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(ClapArgs)]
+pub(crate) struct RunOptions {
+    /// Only this agent; may be repeated [default: those that the stack rebuilds]
+    #[arg(long = "provider", visible_alias = "agent", value_name = "PROVIDER")]
+    pub(crate) providers: Vec<String>,
+    /// Only this region; may be repeated [default: those that the stack rebuilds in]
+    #[arg(long = "region", value_name = "REGION")]
+    pub(crate) regions: Vec<String>,
+    /// Key under which the service does this only once [default: a new one for each run]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
 }
 
 #[derive(ClapArgs)]

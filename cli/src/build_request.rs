@@ -164,7 +164,11 @@ mod tests {
                 ImageCommand::Build(options) => options,
                 _ => panic!("not a build"),
             },
-            Command::Key(_) | Command::Template(_) | Command::Completions { .. } => panic!("not a build"),
+            Command::Key(_)
+            | Command::Template(_)
+            | Command::Schedule(_)
+            | Command::Stack(_)
+            | Command::Completions { .. } => panic!("not a build"),
         }
     }
 

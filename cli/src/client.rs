@@ -146,6 +146,15 @@ pub(crate) struct ImageFilter {
     pub(crate) next_token: Option<String>,
 }
 
+/// Filters of the list of builds; what is `None` is left out of the request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BuildFilter {
+    pub(crate) status: Option<String>,
+    pub(crate) provider: Option<String>,
+    pub(crate) limit: Option<u32>,
+    pub(crate) next_token: Option<String>,
+}
+
 /// What became of an image that was to be deleted.
 pub(crate) enum Deletion {
     Done,
@@ -321,6 +330,28 @@ impl Client {
 
     pub(crate) async fn revoke_key(&self, key_id: &str) -> Result<Deletion, Error> {
         self.delete(&Request::new(Method::DELETE, &["keys", key_id])).await
+    }
+
+    pub(crate) async fn builds(&self, filter: &BuildFilter) -> Result<Value, Error> {
+        let request = Request::new(Method::GET, &["builds"])
+            .query("status", filter.status.clone())
+            .query("provider", filter.provider.clone())
+            .query("limit", filter.limit.map(|limit| limit.to_string()))
+            .query("next_token", filter.next_token.clone());
+        self.document(&request).await
+    }
+
+    /// Rebuilds. The key makes it safe to send this again when an answer is lost.
+    pub(crate) async fn rebuild(&self, body: Value, idempotency_key: &str) -> Result<Value, Error> {
+        let mut request = Request::new(Method::POST, &["rebuilds"]);
+        request.body = Some(body);
+        request.idempotency_key = Some(idempotency_key.to_owned());
+        self.document(&request).await
+    }
+
+    /// Everything in EC2 that carries the stack's tag.
+    pub(crate) async fn resources(&self) -> Result<Value, Error> {
+        self.document(&Request::new(Method::GET, &["resources"])).await
     }
 
     /// What deleting the image would take away.

@@ -1,6 +1,7 @@
 //! Invokes the functions that the template schedules, at their rate.
 //!
-//! Must never let two invocations of one schedule overlap, nor make up for those it missed.
+//! Must never let two invocations of one schedule overlap, nor make up for those it missed. Schedules by the time of day are
+//! not kept here, and it says so: a stack that somebody tries out at night must not begin to build by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,13 @@ use crate::template::FunctionSpec;
 
 /// Runs until it is dropped; `rate` replaces the template's.
 pub(crate) async fn run(functions: Vec<FunctionSpec>, host: Arc<LambdaHost>, rate: Option<Duration>) {
+    for (name, cron) in
+        functions.iter().filter_map(|function| Some((&function.name, function.cron.as_ref()?)))
+    {
+        tracing::info!(
+            "{name} is not invoked by its schedule {cron} here: `ciab schedule run` does its work"
+        );
+    }
     let scheduled = functions.into_iter().filter_map(|function| {
         let every = rate.or(function.every).filter(|_| function.every.is_some())?;
         Some(invoke_every(every, function.name, Arc::clone(&host)))

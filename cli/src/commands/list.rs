@@ -2,15 +2,13 @@
 
 use serde_json::Value;
 
+use super::paging;
 use crate::args::ListOptions;
 use crate::client::{Client, ImageFilter};
 use crate::config::BuildDefaults;
 use crate::document::{cell, time_cell};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Printer};
-
-/// A hundred thousand images at the documented page size. A service that has more repeats itself.
-const MOST_PAGES: u32 = 1000;
 
 const COLUMNS: [(&str, u16); 5] =
     [("IMAGE ID", 24), ("PROVIDER", 12), ("REGION", 10), ("CREATED", 19), ("STATUS", 0)];
@@ -24,10 +22,12 @@ pub(crate) async fn run(
     let filter = filter(options, defaults);
     let mut document = client.images(&filter).await?;
     if options.all {
-        append_the_rest(client, &filter, options.limit, &mut document).await?;
+        let page =
+            async |token| client.images(&ImageFilter { next_token: Some(token), ..filter.clone() }).await;
+        paging::append_the_rest(&mut document, "images", page).await?;
     }
     printer.result(&document, image_table)?;
-    if next_token(&document).is_some() {
+    if paging::next_token(&document).is_some() {
         printer.hint("there are more images; --all lists them all");
     }
     if images(&document).is_empty() {
@@ -44,33 +44,8 @@ fn filter(options: &ListOptions, defaults: &BuildDefaults) -> ImageFilter {
     ImageFilter { region, provider: options.provider.clone(), limit, next_token: None }
 }
 
-async fn append_the_rest(
-    client: &Client,
-    filter: &ImageFilter,
-    limit: Option<u32>,
-    document: &mut Value,
-) -> Result<(), Failure> {
-    let mut filter = ImageFilter { limit: limit.or(filter.limit), ..filter.clone() };
-    for _ in 0..MOST_PAGES {
-        let Some(token) = next_token(document) else { return Ok(()) };
-        filter.next_token = Some(token);
-        let mut page = client.images(&filter).await?;
-        document["next_token"] = page["next_token"].take();
-        if let (Some(Value::Array(images)), Some(Value::Array(more))) =
-            (document.get_mut("images"), page.get_mut("images"))
-        {
-            images.append(more);
-        }
-    }
-    Ok(())
-}
-
 fn images(document: &Value) -> &[Value] {
     document.get("images").and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-fn next_token(document: &Value) -> Option<String> {
-    document.get("next_token").and_then(Value::as_str).map(str::to_owned)
 }
 
 fn image_table(document: &Value) -> String {

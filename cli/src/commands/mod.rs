@@ -3,16 +3,22 @@
 //! A command composes requests, asks the client, and gives documents to the printer; it writes to no stream itself.
 
 mod build;
+mod builds;
 mod cancel;
 mod completions;
 mod delete;
 mod key;
 mod list;
 mod logs;
+mod paging;
+mod schedule;
+mod stack;
 mod status;
 mod template;
 
-use crate::args::{Args, Command, GlobalOptions, ImageCommand, KeyCommand, TemplateCommand};
+use crate::args::{
+    Args, Command, GlobalOptions, ImageCommand, KeyCommand, ScheduleCommand, StackCommand, TemplateCommand,
+};
 use crate::client::Client;
 use crate::config::{self, Settings};
 use crate::exit::{Exit, Failure};
@@ -39,12 +45,21 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
                 KeyCommand::Revoke(options) => key::revoke(&client, &mut printer, &options).await,
             }
         }
+        Command::Schedule(ScheduleCommand::Run(options)) => {
+            let (_, client, mut printer) = connect(global)?;
+            schedule::run(&client, &mut printer, &options).await
+        }
+        Command::Stack(StackCommand::Check) => {
+            let (_, client, mut printer) = connect(global)?;
+            stack::check(&client, &mut printer).await
+        }
         Command::Image(command) => {
             let (settings, client, mut printer) = connect(global)?;
             let printer = &mut printer;
             match *command {
                 ImageCommand::Build(options) => build::run(&client, printer, &settings.build, &options).await,
                 ImageCommand::List(options) => list::run(&client, printer, &settings.build, &options).await,
+                ImageCommand::Builds(options) => builds::run(&client, printer, &options).await,
                 ImageCommand::Status(options) => status::run(&client, printer, &options).await,
                 ImageCommand::Logs(options) => logs::run(&client, printer, &options).await,
                 ImageCommand::Cancel(options) => cancel::run(&client, printer, &options).await,

@@ -1,4 +1,4 @@
-//! GET /api/v1/images/builds/{build_id} and its log: wires AWS to `ciab_core::get_build`.
+//! GET /api/v1/images/builds, one of them, and its log: wires AWS to `ciab_core::get_build`.
 
 use std::sync::Arc;
 

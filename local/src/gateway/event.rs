@@ -226,6 +226,7 @@ mod tests {
             routes: vec![RouteSpec::Path { method: "ANY".into(), path: "/b/{id}".into(), open: false }],
             role: String::new(),
             every: None,
+            cron: None,
         };
         let table = RouteTable::new(&[function]);
         let (parts, body) = request.into_parts();

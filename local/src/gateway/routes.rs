@@ -133,6 +133,7 @@ mod tests {
             routes,
             role: String::new(),
             every: None,
+            cron: None,
         };
         RouteTable::new(&[
             function("rest", vec![RouteSpec::Default { open: false }]),

@@ -24,6 +24,7 @@ async fn host(folder: &str, timeout: Duration) -> (Arc<LambdaHost>, tempfile::Te
         routes: Vec::new(),
         role: "FunctionRole".to_owned(),
         every: None,
+        cron: None,
     };
     // target/<profile>/deps/<this test> and target/<profile>/examples/<the function>
     let test = std::env::current_exe().unwrap();

@@ -199,6 +199,14 @@ fn refused() -> Vec<(&'static str, Request)> {
             s3("BuildImageFunctionRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/")),
         ),
         (
+            "rebuild-images lists what is not a template",
+            s3("RebuildImagesFunctionRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/")),
+        ),
+        (
+            "rebuild-images deletes another stack's image",
+            ec2("RebuildImagesFunctionRole", "DeregisterImage", &[("ImageId", "ami-theirs")]),
+        ),
+        (
             "upload-template lists other templates",
             s3(
                 "UploadTemplateFunctionRole",

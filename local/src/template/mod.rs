@@ -50,6 +50,8 @@ pub(crate) struct FunctionSpec {
     pub(crate) role: String,
     /// How often it is invoked by itself.
     pub(crate) every: Option<Duration>,
+    /// A schedule by the time of day, which nothing here keeps: it is done on request.
+    pub(crate) cron: Option<String>,
 }
 
 /// One route of the HTTP API.
@@ -239,7 +241,7 @@ fn function(
         None => format!("{resource}Role"),
     };
     let mut routes = Vec::new();
-    let mut every = None;
+    let (mut every, mut cron) = (None, None);
     for event in
         properties.get("Events").and_then(Yaml::as_mapping).into_iter().flatten().map(|(_, event)| event)
     {
@@ -248,7 +250,16 @@ fn function(
             "HttpApi" => routes.push(route(resolver, details)?),
             "ScheduleV2" | "Schedule" => {
                 let expression = details.get("ScheduleExpression").or_else(|| details.get("Schedule"));
-                every = Some(rate(&resolver.text(expression.unwrap_or(&Yaml::Null))?)?);
+                let expression = resolver.text(expression.unwrap_or(&Yaml::Null))?;
+                let state = details.get("State").map(|state| resolver.text(state)).transpose()?;
+                if state.as_deref() == Some("DISABLED") {
+                    continue;
+                }
+                if expression.starts_with("cron(") {
+                    cron = Some(expression);
+                } else {
+                    every = Some(rate(&expression)?);
+                }
             }
             other => return Err(TemplateError::Unsupported(format!("event type {other} of {resource}"))),
         }
@@ -262,6 +273,7 @@ fn function(
         routes,
         role,
         every,
+        cron,
     })
 }
 
@@ -294,7 +306,7 @@ fn route(resolver: &Resolver<'_>, details: &Yaml) -> Result<RouteSpec, TemplateE
     Ok(RouteSpec::Path { method, path, open })
 }
 
-/// `rate(1 minute)` and the like; a cron expression is not known here.
+/// `rate(1 minute)` and the like.
 fn rate(expression: &str) -> Result<Duration, TemplateError> {
     let unknown = || TemplateError::Unsupported(format!("the schedule {expression}"));
     let inner =
@@ -437,7 +449,7 @@ mod tests {
         assert!(!build.environment.contains_key("CIAB_ADMIN_KEY_SECRET"));
         assert_eq!(template.generated_secrets, ["ciab-local-admin-key"]);
         let poller = template.functions.iter().find(|function| function.folder == "poll-builds").unwrap();
-        assert_eq!(poller.every, Some(Duration::from_secs(60)));
+        assert_eq!((poller.every, &poller.cron), (Some(Duration::from_secs(60)), &None));
         let authorizer = template.authorizer.unwrap();
         assert_eq!(authorizer.function, "ciab-local-authorize-request");
         assert_eq!(authorizer.identity_headers, ["Authorization"]);
@@ -523,6 +535,28 @@ mod tests {
         assert_eq!(environment["CIAB_AUTHORIZER_CACHE_SECS"], "7");
         assert_eq!(environment["CIAB_ADMIN_KEY_SECRET"], template.generated_secrets[0]);
         assert!(ours(&[("AuthorizerCacheSecs", "3601")]).unwrap_err().to_string().contains("an hour"));
+    }
+
+    #[test]
+    fn rebuilds_have_a_schedule_where_there_is_something_to_rebuild() {
+        let rebuild = |overrides: &[(&str, &str)]| {
+            let functions = ours(overrides).unwrap().functions;
+            functions.into_iter().find(|function| function.folder == "rebuild-images").unwrap()
+        };
+        assert_eq!((rebuild(&[]).every, rebuild(&[]).cron), (None, None));
+        let set =
+            rebuild(&[("RebuildProviders", "codex,gemini"), ("RebuildSchedule", "cron(30 4 ? * MON *)")]);
+        assert_eq!((set.every, set.cron.as_deref()), (None, Some("cron(30 4 ? * MON *)")));
+        assert_eq!(set.environment["CIAB_REBUILD_PROVIDERS"], "codex,gemini");
+        for impossible in [
+            ("RebuildProviders", "copilot"),
+            ("RebuildSchedule", "rate(1 minute)"),
+            ("RebuildRegions", "eu-west-1"),
+            ("KeepImages", "0"),
+        ] {
+            let error = ours(&[impossible]).unwrap_err().to_string();
+            assert!(error.contains(impossible.0), "{error}");
+        }
     }
 
     #[test]

@@ -141,12 +141,29 @@ impl<'a> Resolver<'a> {
                     value.as_sequence().into_iter().flatten().map(|item| self.resolve(item)).collect();
                 Ok(json!(alternatives?.contains(&json!(true))))
             }
+            "!EachMemberIn" => {
+                let [members, list] = arguments::<2>(tag, value)?;
+                let (members, list) = (self.list(tag, members)?, self.list(tag, list)?);
+                Ok(json!(members.iter().all(|member| list.contains(member))))
+            }
+            "!EachMemberEquals" => {
+                let [members, item] = arguments::<2>(tag, value)?;
+                let (members, item) = (self.list(tag, members)?, self.resolve(item)?);
+                Ok(json!(members.iter().all(|member| *member == item)))
+            }
             "!Contains" => {
                 let [list, item] = arguments::<2>(tag, value)?;
                 let (list, item) = (self.resolve(list)?, self.resolve(item)?);
                 Ok(json!(list.as_array().is_some_and(|items| items.contains(&item))))
             }
             other => Err(TemplateError::Unsupported(other.to_owned())),
+        }
+    }
+
+    fn list(&self, tag: &str, value: &Yaml) -> Result<Vec<Json>, TemplateError> {
+        match self.resolve(value)? {
+            Json::Array(items) => Ok(items),
+            other => Err(TemplateError::Malformed(format!("{tag} wants a list, not {other}"))),
         }
     }
 

@@ -84,6 +84,14 @@ impl HttpRequest {
         })
     }
 
+    /// The page of a listing that is asked for: how much it may hold, by `limit`, and where it starts, by `next_token`.
+    ///
+    /// # Errors
+    /// `invalid_request` for a limit that cannot be.
+    pub fn page(&self) -> Result<(u32, Option<&str>), ApiError> {
+        Ok((self.limit()?, self.query.get("next_token").map(String::as_str)))
+    }
+
     /// Refuses query parameters that the route does not take.
     ///
     /// # Errors

@@ -27,6 +27,15 @@ pub enum BuildStatus {
 }
 
 impl BuildStatus {
+    /// The names of all, for messages.
+    pub const NAMES: &str = "queued, building, succeeded, failed";
+
+    /// The status with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let all = [Self::Queued, Self::Building, Self::Succeeded, Self::Failed];
+        all.into_iter().find(|status| status.as_str() == name)
+    }
+
     /// Whether it never changes again.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
@@ -99,6 +108,17 @@ impl RunnerKind {
             Self::Ec2 => "ec2",
         }
     }
+}
+
+/// What started a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Somebody asked for it by itself. Its images are theirs: nothing but their word deletes them.
+    #[default]
+    Request,
+    /// A rebuild, which deletes its own images once enough newer ones are there.
+    Rebuild,
 }
 
 /// The step that failed.
@@ -212,6 +232,9 @@ pub struct BuildRecord {
     pub build_id: BuildId,
     /// How often the record was written; guards against two writers.
     pub revision: u64,
+    /// What started it.
+    #[serde(default)]
+    pub origin: Origin,
     /// The agent.
     pub provider: Provider,
     /// The region that the image is built in.
@@ -495,6 +518,7 @@ pub(crate) mod tests {
         BuildRecord {
             build_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
             revision: 0,
+            origin: Origin::Request,
             provider: Provider::ClaudeCode,
             region: "us-east-1".parse().unwrap(),
             instance_type: "t3.medium".into(),

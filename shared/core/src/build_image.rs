@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::{ApiError, HttpRequest, HttpResponse};
-use crate::build::{BuildRecord, BuildStatus, Phase, TemplateReference};
+use crate::build::{BuildRecord, BuildStatus, Origin, Phase, TemplateReference};
 use crate::digest::sha256_hex;
 use crate::dispatch::Dispatcher;
 use crate::ids::{BuildId, Provider, Region, shown};
@@ -87,9 +87,24 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
     let asked = BuildRequest::read(&request.body, &deps.settings)?;
     request.stay_within_limits("build", asked.provider, &asked.region)?;
     let key = idempotency_key(request, &asked)?;
+    let record = submit(deps, asked, key, Origin::Request, request.requested_by()).await?;
+    HttpResponse::json(202, &Accepted::from(&record))
+}
+
+/// Accepts a build that was asked for, and dispatches: the one way in which a build comes to be. With a key that was used
+/// before for the same, the build that it gave then. `requested_by` is the id of the key that asks, if one does.
+///
+/// # Errors
+/// Those of the contract.
+pub async fn submit(
+    deps: &Deps,
+    asked: BuildRequest,
+    key: Option<IdempotencyKey>,
+    origin: Origin,
+    requested_by: Option<String>,
+) -> Result<BuildRecord, ApiError> {
     let build_id = deps.identifiers.new_build_id();
-    let record =
-        BuildRecord { requested_by: request.requested_by(), ..queued(build_id, &asked, deps.clock.now()) };
+    let record = BuildRecord { origin, requested_by, ..queued(build_id, &asked, deps.clock.now()) };
     let input = BuildInput { template: asked.template, variables: asked.variables };
     check_template(deps, &record, &input).await?;
 
@@ -112,7 +127,7 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
             tracing::warn!(build_id = %record.build_id, error = &error as &dyn std::error::Error, "not dispatched yet");
         }
     }
-    HttpResponse::json(202, &Accepted::from(&record))
+    Ok(record)
 }
 
 /// Whatever can be told of a template that is at hand is told before the build is accepted. One that has to be fetched is
@@ -148,6 +163,15 @@ pub(crate) fn require_json(request: &HttpRequest) -> Result<(), ApiError> {
 }
 
 fn idempotency_key(request: &HttpRequest, asked: &BuildRequest) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(key) = key_of(request)? else { return Ok(None) };
+    // The checked request, not the bytes: another order of fields, or the client's names for them, is the same request.
+    let canonical = serde_json::to_vec(asked).map_err(|error| ApiError::Internal(Box::new(error)))?;
+    let request_digest = sha256_hex(&canonical);
+    Ok(Some(IdempotencyKey { key: key.to_owned(), request_digest }))
+}
+
+/// The `Idempotency-Key` of a request, where it has one.
+pub(crate) fn key_of(request: &HttpRequest) -> Result<Option<&str>, ApiError> {
     let Some(key) = request.headers.get("idempotency-key") else {
         return Ok(None);
     };
@@ -156,16 +180,14 @@ fn idempotency_key(request: &HttpRequest, asked: &BuildRequest) -> Result<Option
             "the Idempotency-Key must have 1 to 255 printable ASCII characters without spaces".into(),
         ));
     }
-    // The checked request, not the bytes: another order of fields, or the client's names for them, is the same request.
-    let canonical = serde_json::to_vec(asked).map_err(|error| ApiError::Internal(Box::new(error)))?;
-    let request_digest = sha256_hex(&canonical);
-    Ok(Some(IdempotencyKey { key: key.clone(), request_digest }))
+    Ok(Some(key))
 }
 
 fn queued(build_id: BuildId, asked: &BuildRequest, now: Timestamp) -> BuildRecord {
     BuildRecord {
         build_id,
         revision: 0,
+        origin: Origin::Request,
         provider: asked.provider,
         region: asked.region.clone(),
         instance_type: asked.instance_type.clone(),

@@ -142,6 +142,7 @@ fn image_record(record: &BuildRecord, region: Region, image: CloudImage) -> Imag
         status: ImageStatus::Available,
         created_at: record.completed_at.unwrap_or(record.created_at),
         build_id: record.build_id,
+        origin: record.origin,
         name: image.name,
         template_digest: record.template.digest.clone(),
         snapshots: image.snapshots,

@@ -1,4 +1,4 @@
-//! `get-build`: GET /api/v1/images/builds/{build_id} and …/log. Reads; must never change a build.
+//! `get-build`: GET /api/v1/images/builds, …/{build_id} and …/log. Reads; must never change a build.
 
 use std::sync::Arc;
 
@@ -6,14 +6,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::{ApiError, HttpRequest, HttpResponse};
-use crate::build::{BuildRecord, BuildStatus, Failure, Phase, RunnerKind, Stage, TemplateReference};
+use crate::build::{BuildRecord, BuildStatus, Failure, Origin, Phase, RunnerKind, Stage, TemplateReference};
 use crate::ids::{BuildId, ImageId, Provider, Region, shown};
 use crate::log;
-use crate::ports::{ObjectStore, PortError, Records};
+use crate::ports::{BuildFilter, ObjectStore, PortError, Records};
 use crate::resource::Leftovers;
 
 /// Lines that one answer holds at most.
 const LINES: usize = 1_000;
+/// Pages that one listing reads at most for a caller who may see nothing of the first ones.
+const PAGES: usize = 20;
 
 /// What it needs.
 pub struct Deps {
@@ -36,6 +38,7 @@ pub(crate) struct BuildView<'a> {
     completed_at: Option<Timestamp>,
     error: Option<&'a str>,
     phase: Phase,
+    origin: Origin,
     failure: Option<FailureView<'a>>,
     instance_type: &'a str,
     runner: RunnerKind,
@@ -75,6 +78,7 @@ impl<'a> From<&'a BuildRecord> for BuildView<'a> {
             completed_at: record.completed_at,
             error: failure.map(|failure: &Failure| failure.message.as_str()),
             phase: record.phase,
+            origin: record.origin,
             failure: failure.map(|failure| FailureView {
                 stage: failure.stage,
                 step: failure.step.as_deref(),
@@ -97,13 +101,57 @@ struct LogView {
     complete: bool,
 }
 
-/// Answers both routes.
+/// A part of the builds as callers see it.
+#[derive(Debug, Serialize)]
+struct Listing<'a> {
+    builds: Vec<BuildView<'a>>,
+    next_token: Option<String>,
+}
+
+/// Answers all three routes.
 ///
 /// # Errors
 /// Those of the contract.
 pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
-    let given = request.path_parameter("build_id");
-    let id: BuildId = given.parse()?;
+    match request.path_parameters.get("build_id") {
+        Some(id) => one(deps, request, id).await,
+        None => several(deps, request).await,
+    }
+}
+
+async fn several(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    request.only_query(&["status", "provider", "limit", "next_token"])?;
+    let status = request.query.get("status").map(|text| {
+        BuildStatus::parse(text).ok_or_else(|| {
+            ApiError::InvalidRequest(format!(
+                "`{}` is not a status: one of {} is expected",
+                shown(text),
+                BuildStatus::NAMES
+            ))
+        })
+    });
+    let filter = BuildFilter {
+        status: status.transpose()?,
+        provider: request.query.get("provider").map(|text| text.parse()).transpose()?,
+    };
+    let (limit, next) = request.page()?;
+    let mut next_token = next.map(str::to_owned);
+    let mut seen: Vec<BuildRecord> = Vec::new();
+    // A page of which the caller may see nothing would look like the end.
+    for _ in 0..PAGES {
+        let page = deps.records.builds(&filter, limit, next_token.as_deref()).await?;
+        next_token = page.next;
+        seen.extend(page.items.into_iter().filter(|build| request.sees(build.provider, &build.region)));
+        if !seen.is_empty() || next_token.is_none() {
+            break;
+        }
+    }
+    let builds = seen.iter().map(BuildView::from).collect();
+    HttpResponse::json(200, &Listing { builds, next_token })
+}
+
+async fn one(deps: &Deps, request: &HttpRequest, id: &str) -> Result<HttpResponse, ApiError> {
+    let id: BuildId = id.parse()?;
     let wants_log = request.path.ends_with("/log");
     request.only_query(if wants_log { &["offset"] } else { &[] })?;
     let offset = match request.query.get("offset") {

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::build::Origin;
 use crate::ids::{BuildId, ImageId, Provider, Region};
 
 /// Whether an image can be used.
@@ -30,6 +31,9 @@ pub struct ImageRecord {
     pub created_at: Timestamp,
     /// The build that made it.
     pub build_id: BuildId,
+    /// What started that build.
+    #[serde(default)]
+    pub origin: Origin,
     /// The AMI's name.
     pub name: String,
     /// `sha256:…` of the template as its author wrote it.

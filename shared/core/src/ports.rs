@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use ciab_template::{Bundle, TemplateSource};
 use jiff::Timestamp;
 
-use crate::build::{BuildRecord, RunnerKind};
+use crate::build::{BuildRecord, BuildStatus, RunnerKind};
 use crate::ids::{BuildId, ImageId, Region};
 use crate::image::ImageRecord;
 use crate::key::{KeyId, KeyRecord, NewKey};
@@ -163,6 +163,15 @@ pub struct ImageFilter {
     pub provider: Option<crate::ids::Provider>,
 }
 
+/// What a listing of builds is narrowed to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BuildFilter {
+    /// Only builds of this status.
+    pub status: Option<BuildStatus>,
+    /// Only builds with this agent.
+    pub provider: Option<crate::ids::Provider>,
+}
+
 /// Build and image records. Each method's cost is in design.md's table.
 #[async_trait]
 pub trait Records: Send + Sync {
@@ -203,6 +212,14 @@ pub trait Records: Send + Sync {
 
     /// Builds that still need somebody's attention, oldest first.
     async fn active_builds(&self, next: Option<&str>) -> Result<Page<BuildRecord>, PortError>;
+
+    /// Builds, newest first, as of a moment ago. `limit` is 1 to 100.
+    async fn builds(
+        &self,
+        filter: &BuildFilter,
+        limit: u32,
+        next: Option<&str>,
+    ) -> Result<Page<BuildRecord>, PortError>;
 
     /// The record of an image.
     async fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, PortError>;
@@ -482,6 +499,16 @@ pub trait Cloud: Send + Sync {
     async fn instances(&self, region: &Region, stack: &str) -> Result<Vec<Resource>, PortError>;
     /// Deletes one resource, in its own region.
     async fn delete(&self, resource: &Resource) -> Result<Deletion, PortError>;
+    /// Everything in the region that carries the stack's tag, whatever it was made for, and the snapshots behind its AMIs.
+    /// Instances that are terminated are left out.
+    async fn of_stack(&self, region: &Region, stack: &str) -> Result<Vec<Resource>, PortError>;
+    /// Who uses these AMIs: ids of instances that are not terminated, and of launch templates whose newest or default version
+    /// names one. AMIs that nobody uses are left out.
+    async fn users_of(
+        &self,
+        region: &Region,
+        images: &[ImageId],
+    ) -> Result<BTreeMap<ImageId, BTreeSet<String>>, PortError>;
     /// AMIs by id; those that do not exist are left out.
     async fn images(&self, region: &Region, ids: &[ImageId]) -> Result<Vec<CloudImage>, PortError>;
     /// Deregisters an AMI. One that does not exist counts as deregistered.

@@ -141,7 +141,11 @@ fn invalid(message: impl Into<String>) -> ApiError {
     ApiError::InvalidRequest(message.into())
 }
 
-fn refuse_unknown(what: &str, fields: &Map<String, Value>, allowed: &[&str]) -> Result<(), ApiError> {
+pub(crate) fn refuse_unknown(
+    what: &str,
+    fields: &Map<String, Value>,
+    allowed: &[&str],
+) -> Result<(), ApiError> {
     let unknown: Vec<String> = fields
         .keys()
         .filter(|name| !allowed.contains(&name.as_str()))

@@ -21,9 +21,10 @@ const DELETE: Access = Access::Scope(Scope::Delete);
 const ADMIN: Access = Access::Scope(Scope::Admin);
 
 /// Method, path, the function that answers, and what it asks of the key.
-pub const ROUTES: [(&str, &str, &str, Access); 14] = [
+pub const ROUTES: [(&str, &str, &str, Access); 17] = [
     ("POST", "/api/v1/images/build", "build-image", BUILD),
     ("POST", "/api/v1/images/templates", "upload-template", BUILD),
+    ("GET", "/api/v1/images/builds", "get-build", READ),
     ("GET", "/api/v1/images/builds/{build_id}", "get-build", READ),
     ("GET", "/api/v1/images/builds/{build_id}/log", "get-build", READ),
     ("POST", "/api/v1/images/builds/{build_id}/cancel", "cancel-build", BUILD),
@@ -33,6 +34,8 @@ pub const ROUTES: [(&str, &str, &str, Access); 14] = [
     ("POST", "/api/v1/images/keys", "manage-keys", ADMIN),
     ("GET", "/api/v1/images/keys", "manage-keys", ADMIN),
     ("DELETE", "/api/v1/images/keys/{key_id}", "manage-keys", ADMIN),
+    ("POST", "/api/v1/images/rebuilds", "rebuild-images", ADMIN),
+    ("GET", "/api/v1/images/resources", "list-resources", READ),
     ("GET", "/health", "check-health", Access::Open),
     ("GET", "/ready", "check-health", Access::Open),
     ("$default", "", "check-health", Access::AnyKey),

@@ -11,6 +11,7 @@ use ciab_core::key::Caller;
 use ciab_core::routes::{self, Access};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,16 +25,63 @@ where
 {
     let (deps, handler) = (&deps, &handler);
     lambda_runtime::run(service_fn(async move |event: LambdaEvent<ApiGatewayV2httpRequest>| {
-        let response = match request(event.payload) {
-            Ok(request) => match handler(deps, &request).await {
-                Ok(response) => response,
-                Err(error) => answer(&request, &error),
-            },
-            Err(error) => error.response(),
-        };
-        Ok::<_, Error>(reply(response))
+        Ok::<_, Error>(answered(deps, handler, event.payload).await)
     }))
     .await
+}
+
+/// As [`serve_http`], for a function that is also given events of another kind, by a schedule for one: those go to `task`,
+/// whose failure fails the invocation, so that whoever sent the event sends it again.
+///
+/// # Errors
+/// Where the Lambda runtime itself fails.
+pub async fn serve_http_and_events<Deps, Handler, Event, Output, Failure, Task>(
+    deps: Deps,
+    handler: Handler,
+    task: Task,
+) -> Result<(), Error>
+where
+    Handler: AsyncFn(&Deps, &HttpRequest) -> Result<HttpResponse, ApiError>,
+    Event: DeserializeOwned,
+    Output: Serialize,
+    Failure: std::error::Error + 'static,
+    Task: AsyncFn(&Deps, Event) -> Result<Output, Failure>,
+{
+    let (deps, handler, task) = (&deps, &handler, &task);
+    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Value>| {
+        // The gateway wraps whatever callers send, so that no request can pass for another kind of event.
+        if event.payload.get("requestContext").is_some() {
+            let event = serde_json::from_value(event.payload)?;
+            return Ok::<_, Error>(serde_json::to_value(answered(deps, handler, event).await)?);
+        }
+        match task(deps, serde_json::from_value(event.payload)?).await {
+            Ok(output) => Ok(serde_json::to_value(output)?),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the event's work was not done");
+                // The message alone: what lies under it may hold internals, and was logged.
+                Err(error.to_string().into())
+            }
+        }
+    }))
+    .await
+}
+
+async fn answered<Deps, Handler>(
+    deps: &Deps,
+    handler: &Handler,
+    event: ApiGatewayV2httpRequest,
+) -> ApiGatewayV2httpResponse
+where
+    Handler: AsyncFn(&Deps, &HttpRequest) -> Result<HttpResponse, ApiError>,
+{
+    let response = match request(event) {
+        Ok(request) => match handler(deps, &request).await {
+            Ok(response) => response,
+            Err(error) => answer(&request, &error),
+        },
+        Err(error) => error.response(),
+    };
+    reply(response)
 }
 
 fn answer(request: &HttpRequest, error: &ApiError) -> HttpResponse {

@@ -13,7 +13,7 @@ mod tracing_setup;
 mod wiring;
 
 pub use environment::{seconds, settings, variable};
-pub use http::{serve_authorizer, serve_http};
+pub use http::{serve_authorizer, serve_http, serve_http_and_events};
 pub use lambda_runtime::Error;
 pub use metrics::{Measure, write_metrics};
 pub use serde::de::IgnoredAny as Ignored;

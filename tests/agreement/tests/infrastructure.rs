@@ -146,6 +146,8 @@ fn the_description_names_values_that_the_code_reads() {
     each::<ciab_core::build::RunnerKind>("Runner");
     each::<ciab_core::ids::Provider>("Provider");
     each::<Scope>("Scope");
+    each::<ciab_core::build::Origin>("Origin");
+    each::<ciab_core::resource::ResourceKind>("ResourceKind");
 }
 
 /// What the contract says of scopes, said once more: a new route must get the right one, and be open in one place only if it is

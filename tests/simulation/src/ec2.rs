@@ -459,6 +459,30 @@ impl Cloud for Process {
         .await
     }
 
+    async fn of_stack(&self, region: &Region, stack: &str) -> Result<Vec<Resource>, PortError> {
+        self.call("ec2", "Describe… (stack)", region, |state| {
+            state.ask(region, "Describe…")?;
+            let mut shown = state.all_shown(region);
+            shown
+                .retain(|thing| !thing.gone && thing.tags.get(tag::STACK).map(String::as_str) == Some(stack));
+            Ok(shown)
+        })
+        .await
+    }
+
+    async fn users_of(
+        &self,
+        region: &Region,
+        _images: &[ImageId],
+    ) -> Result<BTreeMap<ImageId, BTreeSet<String>>, PortError> {
+        // Nobody in these worlds starts anything from an image that is finished.
+        self.call("ec2", "DescribeInstances (users)", region, |state| {
+            state.ask(region, "DescribeInstances")?;
+            Ok(BTreeMap::new())
+        })
+        .await
+    }
+
     async fn delete(&self, resource: &Resource) -> Result<Deletion, PortError> {
         let about = format!("{:?} {}", resource.kind, resource.id);
         self.call("ec2", "Delete", &about, |state| {

@@ -7,7 +7,7 @@ use ciab_core::build::BuildRecord;
 use ciab_core::ids::{BuildId, ImageId};
 use ciab_core::image::ImageRecord;
 use ciab_core::ports::{
-    IdempotencyKey, ImageFilter, Lease, Page, PortError, Records, Slot, Submission, Write,
+    BuildFilter, IdempotencyKey, ImageFilter, Lease, Page, PortError, Records, Slot, Submission, Write,
 };
 use jiff::Timestamp;
 
@@ -196,6 +196,24 @@ impl Records for Process {
             let items: Vec<BuildRecord> = rest.clone().take(PAGE).map(|record| (*record).clone()).collect();
             let next = if rest.count() > PAGE { items.last().map(place) } else { None };
             Ok(Page { items, next })
+        })
+        .await
+    }
+
+    async fn builds(
+        &self,
+        filter: &BuildFilter,
+        _limit: u32,
+        _next: Option<&str>,
+    ) -> Result<Page<BuildRecord>, PortError> {
+        let matches = |build: &&BuildRecord| {
+            filter.status.is_none_or(|status| status == build.status)
+                && filter.provider.is_none_or(|provider| provider == build.provider)
+        };
+        self.call("dynamodb", "Query (builds)", &"", |state| {
+            let mut items: Vec<BuildRecord> = state.table.builds.values().filter(matches).cloned().collect();
+            items.sort_by_key(|build| std::cmp::Reverse((build.created_at, build.build_id)));
+            Ok(Page { items, next: None })
         })
         .await
     }

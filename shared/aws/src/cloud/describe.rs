@@ -9,7 +9,8 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::{
-    Filter, Image, Instance, KeyPairInfo, LaunchTemplate, SecurityGroup, Snapshot, Volume,
+    Filter, Image, Instance, KeyPairInfo, LaunchTemplate, LaunchTemplateVersion, SecurityGroup, Snapshot,
+    Volume,
 };
 use ciab_core::ports::PortError;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -96,6 +97,17 @@ async fn one_launch_templates(client: &Client, question: Question) -> Result<Vec
     collected("DescribeLaunchTemplates", pages.collect().await)
 }
 
+/// The newest and the default version of every launch template that the question is true of.
+async fn one_launch_template_versions(
+    client: &Client,
+    question: Question,
+) -> Result<Vec<LaunchTemplateVersion>, PortError> {
+    let versions = client.describe_launch_template_versions().versions("$Latest").versions("$Default");
+    let versions = versions.set_filters(Some(question));
+    let pages = versions.into_paginator().page_size(PAGE_OF_LAUNCH_TEMPLATES).items().send();
+    collected("DescribeLaunchTemplateVersions", pages.collect().await)
+}
+
 fn collected<T, E>(
     operation: &'static str,
     answer: Result<Vec<T>, SdkError<E, HttpResponse>>,
@@ -129,6 +141,7 @@ each_question! {
     images: one_images -> Image;
     snapshots: one_snapshots -> Snapshot;
     launch_templates: one_launch_templates -> LaunchTemplate;
+    launch_template_versions: one_launch_template_versions -> LaunchTemplateVersion;
 }
 
 #[cfg(test)]

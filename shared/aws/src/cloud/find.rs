@@ -3,9 +3,11 @@
 //! Must never decide what does: look-alikes come along, and the domain leaves them alone. Must never ask for each build:
 //! the number of calls grows by pages and by hundreds of names.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Image, Instance, Snapshot};
-use ciab_core::ids::Region;
+use ciab_core::ids::{ImageId, Region};
 use ciab_core::ports::PortError;
 use ciab_core::resource::Resource;
 use futures::try_join;
@@ -91,6 +93,64 @@ pub(super) async fn instances(
     let of_stack = filter(&format!("tag:{}", ciab_core::resource::tag::STACK), [stack]);
     let instances = describe::instances(client, vec![vec![of_stack, alive()]]).await?;
     Ok(instances.iter().filter_map(|instance| resources::instance(region, instance)).collect())
+}
+
+/// Everything that carries the stack's tag, and the snapshots behind its AMIs: of those Packer tags some late or never.
+pub(super) async fn of_stack(
+    client: &Client,
+    region: &Region,
+    stack: &str,
+) -> Result<Vec<Resource>, PortError> {
+    let tagged = || filter(&format!("tag:{}", ciab_core::resource::tag::STACK), [stack]);
+    let (instances, volumes, groups, key_pairs, launch_templates, images, snapshots) = try_join!(
+        describe::instances(client, vec![vec![tagged(), alive()]]),
+        describe::volumes(client, vec![vec![tagged()]]),
+        describe::groups(client, vec![vec![tagged()]]),
+        describe::key_pairs(client, vec![vec![tagged()]]),
+        describe::launch_templates(client, vec![vec![tagged()]]),
+        describe::images(client, vec![vec![tagged()]]),
+        describe::snapshots(client, vec![vec![tagged()]]),
+    )?;
+    let behind: Ids = images.iter().flat_map(resources::image_snapshots).collect();
+    let behind = describe::snapshots(client, by("snapshot-id", &behind)).await?;
+
+    let mut found: Vec<Resource> =
+        instances.iter().filter_map(|instance| resources::instance(region, instance)).collect();
+    found.extend(volumes.iter().filter_map(|volume| resources::volume(region, volume)));
+    found.extend(groups.iter().filter_map(|group| resources::security_group(region, group, Ids::new())));
+    found.extend(key_pairs.iter().filter_map(|pair| resources::key_pair(region, pair)));
+    found.extend(launch_templates.iter().filter_map(|it| resources::launch_template(region, it)));
+    found.extend(images.iter().filter_map(|image| resources::image(region, image)));
+    let snapshots = snapshots.iter().chain(&behind);
+    found.extend(snapshots.filter_map(|snapshot| resources::snapshot(region, snapshot)));
+    Ok(each_once(found))
+}
+
+/// The instances that are not terminated and came from one of these AMIs, and the launch templates whose newest or default
+/// version names one.
+pub(super) async fn users_of(
+    client: &Client,
+    images: &[ImageId],
+) -> Result<BTreeMap<ImageId, Ids>, PortError> {
+    let wanted: Ids = images.iter().map(ToString::to_string).collect();
+    let (instances, templates) = try_join!(
+        describe::instances(client, of_the_living(by("image-id", &wanted))),
+        describe::launch_template_versions(client, by("image-id", &wanted)),
+    )?;
+    let of_instances = instances.iter().map(|instance| (instance.image_id(), instance.instance_id()));
+    let of_templates = templates.iter().map(|version| {
+        let image = version.launch_template_data().and_then(|data| data.image_id());
+        (image, version.launch_template_id())
+    });
+    let mut users: BTreeMap<ImageId, Ids> = BTreeMap::new();
+    for (image, user) in of_instances.chain(of_templates) {
+        // Asked for by a filter, which not everything that speaks for EC2 heeds.
+        let image = image.and_then(|id| images.iter().find(|image| image.as_str() == id));
+        if let (Some(image), Some(user)) = (image, user) {
+            users.entry(image.clone()).or_default().insert(user.to_owned());
+        }
+    }
+    Ok(users)
 }
 
 /// The AMIs that are tagged, noted, proven, or made from `origins`, those that were copied from such, and the snapshots behind

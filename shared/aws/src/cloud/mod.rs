@@ -8,7 +8,7 @@ mod iam;
 mod resources;
 mod wanted;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -122,6 +122,18 @@ impl Cloud for Ec2Cloud {
 
     async fn instances(&self, region: &Region, stack: &str) -> Result<Vec<Resource>, PortError> {
         find::instances(&self.client(region), region, stack).await
+    }
+
+    async fn of_stack(&self, region: &Region, stack: &str) -> Result<Vec<Resource>, PortError> {
+        find::of_stack(&self.client(region), region, stack).await
+    }
+
+    async fn users_of(
+        &self,
+        region: &Region,
+        images: &[ImageId],
+    ) -> Result<BTreeMap<ImageId, BTreeSet<String>>, PortError> {
+        find::users_of(&self.client(region), images).await
     }
 
     async fn delete(&self, resource: &Resource) -> Result<Deletion, PortError> {

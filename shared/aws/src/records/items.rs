@@ -11,7 +11,7 @@ use ciab_core::build::BuildRecord;
 use ciab_core::ids::{BuildId, ImageId, Provider, Region};
 use ciab_core::image::ImageRecord;
 use ciab_core::key::{KeyId, KeyRecord};
-use ciab_core::ports::{IdempotencyKey, PortError};
+use ciab_core::ports::{BuildFilter, IdempotencyKey, PortError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -111,6 +111,73 @@ pub(super) fn listing(region: Option<&Region>, provider: Option<Provider>) -> St
     partition
 }
 
+/// One of the listings of builds, each an index with a partition for each value of its filter, sorted by time. Their
+/// attributes stand on builds alone: an image's item has a `status` and a `provider` too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BuildListing {
+    All,
+    Status,
+    Provider,
+    StatusAndProvider,
+}
+
+impl BuildListing {
+    const ALL: [Self; 4] = [Self::All, Self::Status, Self::Provider, Self::StatusAndProvider];
+
+    /// The listing that a filter asks for.
+    pub(super) fn of(filter: &BuildFilter) -> Self {
+        match (filter.status, filter.provider) {
+            (None, None) => Self::All,
+            (Some(_), None) => Self::Status,
+            (None, Some(_)) => Self::Provider,
+            (Some(_), Some(_)) => Self::StatusAndProvider,
+        }
+    }
+
+    /// Its index in the table.
+    pub(super) fn index(self) -> &'static str {
+        match self {
+            Self::All => "builds",
+            Self::Status => "builds-by-status",
+            Self::Provider => "builds-by-provider",
+            Self::StatusAndProvider => "builds-by-status-and-provider",
+        }
+    }
+
+    /// The attribute that its index partitions by.
+    pub(super) fn attribute(self) -> &'static str {
+        match self {
+            Self::All => "listed",
+            Self::Status => "listed_by_status",
+            Self::Provider => "listed_by_provider",
+            Self::StatusAndProvider => "listed_by_status_and_provider",
+        }
+    }
+
+    fn partition_of(self, record: &BuildRecord) -> String {
+        let all = (Some(record.status), Some(record.provider));
+        let (status, provider) = match self {
+            Self::All => (None, None),
+            Self::Status => (all.0, None),
+            Self::Provider => (None, all.1),
+            Self::StatusAndProvider => all,
+        };
+        build_listing(&BuildFilter { status, provider })
+    }
+}
+
+/// The partition that holds the builds of a filter.
+pub(super) fn build_listing(filter: &BuildFilter) -> String {
+    let mut partition = "BUILDS".to_owned();
+    if let Some(status) = filter.status {
+        partition.push_str(&format!("#STATUS#{status}"));
+    }
+    if let Some(provider) = filter.provider {
+        partition.push_str(&format!("#PROVIDER#{provider}"));
+    }
+    partition
+}
+
 /// A time whose text sorts as the time does: always nine digits after the point.
 pub(super) fn sortable(time: Timestamp) -> String {
     format!("{time:.9}")
@@ -135,6 +202,8 @@ pub(super) fn build(record: &BuildRecord, call: Call) -> Result<Item, PortError>
     let mut item = Key::build(record.build_id).into_item();
     item.extend(texts.map(|(name, text)| (name.to_owned(), AttributeValue::S(text))));
     item.insert("revision".to_owned(), AttributeValue::N(record.revision.to_string()));
+    let listings = BuildListing::ALL.map(|listing| (listing, listing.partition_of(record)));
+    item.extend(listings.map(|(listing, of)| (listing.attribute().to_owned(), AttributeValue::S(of))));
     if record.is_active() {
         item.insert("active".to_owned(), AttributeValue::S(ACTIVE.to_owned()));
     }

@@ -19,12 +19,12 @@ use ciab_core::build::BuildRecord;
 use ciab_core::ids::{BuildId, ImageId};
 use ciab_core::image::ImageRecord;
 use ciab_core::ports::{
-    IdempotencyKey, ImageFilter, Lease, Page, PortError, Records, Slot, Submission, Write,
+    BuildFilter, IdempotencyKey, ImageFilter, Lease, Page, PortError, Records, Slot, Submission, Write,
 };
 use serde::de::DeserializeOwned;
 
 use crate::failure::{Call, answered};
-use items::{Item, Key};
+use items::{BuildListing, Item, Key};
 use transactions::Outcome;
 
 const SERVICE: &str = "dynamodb";
@@ -166,6 +166,20 @@ fn decoded<T: DeserializeOwned>(item: Item, operation: &'static str) -> Result<T
     serde_dynamo::from_item(item).map_err(|error| call(operation).unreadable(error.to_string()))
 }
 
+/// One record that nobody can read must not hide all the others, from the poller or from people.
+fn page_of_builds(found: Vec<Item>, more: bool, limit: u32) -> Page<BuildRecord> {
+    let page = pages::cut(found, more, limit);
+    let next = page.last.as_ref().and_then(pages::token_of_build);
+    let mut builds = Vec::with_capacity(page.items.len());
+    for item in page.items {
+        match items::read_build(&item, call("Query")) {
+            Ok(record) => builds.push(record),
+            Err(error) => tracing::error!(%error, "a build cannot be read and is left out of its listing"),
+        }
+    }
+    Page { items: builds, next }
+}
+
 #[async_trait]
 impl Records for DynamoRecords {
     async fn submit(
@@ -273,17 +287,34 @@ impl Records for DynamoRecords {
             .await
             .map_err(|error| call("Query").failed(error))?;
         let more = answer.last_evaluated_key.is_some();
-        let page = pages::cut(answer.items.unwrap_or_default(), more, ACTIVE_PAGE);
-        let next = page.last.as_ref().and_then(pages::token_of_active_build);
-        let mut builds = Vec::with_capacity(page.items.len());
-        for item in page.items {
-            match items::read_build(&item, call("Query")) {
-                Ok(record) => builds.push(record),
-                // One record that nobody can read must not hide all the others from the poller.
-                Err(error) => tracing::error!(%error, "an active build cannot be read and is left out"),
-            }
-        }
-        Ok(Page { items: builds, next })
+        Ok(page_of_builds(answer.items.unwrap_or_default(), more, ACTIVE_PAGE))
+    }
+
+    async fn builds(
+        &self,
+        filter: &BuildFilter,
+        limit: u32,
+        next: Option<&str>,
+    ) -> Result<Page<BuildRecord>, PortError> {
+        let (listing, partition) = (BuildListing::of(filter), items::build_listing(filter));
+        let position =
+            |token| pages::position_of_build(token, listing.attribute(), &partition, call("Query"));
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(listing.index())
+            .key_condition_expression("#listing = :partition")
+            .expression_attribute_names("#listing", listing.attribute())
+            .set_exclusive_start_key(next.map(position).transpose()?)
+            .expression_attribute_values(":partition", AttributeValue::S(partition))
+            .scan_index_forward(false)
+            .limit(pages::one_more(limit))
+            .send()
+            .await
+            .map_err(|error| call("Query").failed(error))?;
+        let more = answer.last_evaluated_key.is_some();
+        Ok(page_of_builds(answer.items.unwrap_or_default(), more, limit))
     }
 
     async fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, PortError> {

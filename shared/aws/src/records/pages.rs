@@ -38,7 +38,8 @@ pub(super) fn token_of_image(last: &Item) -> Option<String> {
     Some(URL_SAFE_NO_PAD.encode(text(last, "sk")?))
 }
 
-pub(super) fn token_of_active_build(last: &Item) -> Option<String> {
+/// A build's place in any of its listings.
+pub(super) fn token_of_build(last: &Item) -> Option<String> {
     Some(URL_SAFE_NO_PAD.encode(format!("{}#{}", text(last, "created_at")?, text(last, "build_id")?)))
 }
 
@@ -64,9 +65,19 @@ pub(super) fn position_in_images(token: &str, partition: &str, call: Call) -> Re
 }
 
 pub(super) fn position_in_active_builds(token: &str, call: Call) -> Result<Item, PortError> {
+    position_of_build(token, "active", ACTIVE, call)
+}
+
+/// `attribute` is what the index partitions by, and `partition` its value in the listing that was asked for.
+pub(super) fn position_of_build(
+    token: &str,
+    attribute: &str,
+    partition: &str,
+    call: Call,
+) -> Result<Item, PortError> {
     let (time, id) = opened::<BuildId>(token, call)?;
     let mut position = Key::build(id).into_item();
-    position.insert("active".to_owned(), AttributeValue::S(ACTIVE.to_owned()));
+    position.insert(attribute.to_owned(), AttributeValue::S(partition.to_owned()));
     position.insert("created_at".to_owned(), AttributeValue::S(sortable(time)));
     Ok(position)
 }

@@ -527,6 +527,82 @@ async fn the_instances_of_a_stack_are_listed_with_one_call_in_each_state_but_ter
     assert!(cloud.instances(&region(), "other").await.unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn who_uses_an_image_is_told_of_instances_in_every_state_but_terminated_and_of_launch_templates() {
+    let scene = Scene::new().await;
+    let image: ImageId = scene.image.parse().unwrap();
+    let other: ImageId = scene.base_image.parse().unwrap();
+    let users = async |images: &[ImageId]| scene.cloud.users_of(&region(), images).await.unwrap();
+    assert!(users(std::slice::from_ref(&image)).await.is_empty());
+    assert!(users(&[]).await.is_empty(), "nothing is asked for no images");
+
+    let running = run(&scene.client, &scene.image, None, None).await;
+    let stopped = run(&scene.client, &scene.image, None, None).await;
+    scene.client.stop_instances().instance_ids(&stopped).send().await.unwrap();
+    let terminated = run(&scene.client, &scene.image, None, None).await;
+    scene.client.terminate_instances().instance_ids(&terminated).send().await.unwrap();
+    let data = |image: &str| RequestLaunchTemplateData::builder().image_id(image).build();
+    let make = async |name: &str, image: &str| {
+        let make = scene.client.create_launch_template().launch_template_name(name);
+        let made = make.launch_template_data(data(image)).send().await.unwrap();
+        made.launch_template.unwrap().launch_template_id.unwrap()
+    };
+    let template = make("default", &scene.image).await;
+    // Its newest version names another image, its default one still ours.
+    let newer = scene.client.create_launch_template_version().launch_template_id(&template);
+    newer.launch_template_data(data(&scene.base_image)).send().await.unwrap();
+    let foreign = make("foreign", &scene.base_image).await;
+
+    let found = users(&[image.clone(), other.clone()]).await;
+    assert_eq!(found[&image], [running, stopped, template.clone()].into());
+    assert_eq!(found[&other], [scene.instance.clone(), template, foreign].into());
+    assert!(!users(std::slice::from_ref(&image)).await.contains_key(&other), "only what was asked for");
+}
+
+#[tokio::test]
+async fn all_that_carries_a_stacks_tag_is_listed_with_the_snapshots_behind_its_images() {
+    let scene = Scene::new().await;
+    let tag_of = |stack: &str| Tag::builder().key(tag::STACK).value(stack).build();
+    let tag = async |id: &str, stack: &str| {
+        scene.client.create_tags().resources(id).tags(tag_of(stack)).send().await.unwrap();
+    };
+    // The image is tagged and its snapshot is not, as between two calls of Packer's.
+    tag(&scene.image, "prod").await;
+    tag(&scene.group, "prod").await;
+    let volume = |stack: &str| {
+        let tags = owner(ResourceType::Volume, stack);
+        let volume = scene.client.create_volume().availability_zone("us-east-1a").size(1);
+        volume.volume_type(VolumeType::Gp3).tag_specifications(tags).send()
+    };
+    let ours = volume("prod").await.unwrap().volume_id.unwrap();
+    volume("staging").await.unwrap();
+    let pair = scene.client.create_key_pair().key_name("tagged");
+    pair.tag_specifications(owner(ResourceType::KeyPair, "prod")).send().await.unwrap();
+    let data = RequestLaunchTemplateData::builder().instance_type(InstanceType::T3Micro).build();
+    let template =
+        scene.client.create_launch_template().launch_template_name("tagged").launch_template_data(data);
+    let template = template.tag_specifications(owner(ResourceType::LaunchTemplate, "prod"));
+    let template = template.send().await.unwrap().launch_template.unwrap().launch_template_id.unwrap();
+    let terminated = run(&scene.client, &scene.base_image, None, Some("prod")).await;
+    scene.client.terminate_instances().instance_ids(&terminated).send().await.unwrap();
+    run(&scene.client, &scene.base_image, None, Some("staging")).await;
+
+    let found = scene.cloud.of_stack(&region(), "prod").await.unwrap();
+    for (kind, expected) in [
+        (ResourceKind::Instance, one(&scene.instance)),
+        (ResourceKind::Volume, one(&ours)),
+        (ResourceKind::SecurityGroup, one(&scene.group)),
+        (ResourceKind::KeyPair, one("tagged")),
+        (ResourceKind::LaunchTemplate, one(&template)),
+        (ResourceKind::Image, one(&scene.image)),
+        (ResourceKind::Snapshot, scene.snapshots.clone()),
+    ] {
+        assert_eq!(ids(&found, kind), expected, "{kind:?}");
+    }
+    assert!(scene.cloud.of_stack(&region(), "other").await.unwrap().is_empty());
+    assert!(scene.cloud.of_stack(&"eu-west-1".parse().unwrap(), "prod").await.unwrap().is_empty());
+}
+
 /// A build's ledger with one of everything that Packer names; the IAM roles aside, which are asked for by name.
 fn full_ledger(number: usize) -> Ledger {
     let id = |prefix: &str| BTreeSet::from([format!("{prefix}{number:017x}")]);

@@ -13,13 +13,13 @@ use aws_sdk_dynamodb::types::{
 };
 use ciab_aws::{DynamoRecords, RandomIdentifiers};
 use ciab_core::build::{
-    Artifact, BuildRecord, BuildStatus, Failure, Left, Phase, RunnerKind, Stage, TemplateReference,
+    Artifact, BuildRecord, BuildStatus, Failure, Left, Origin, Phase, RunnerKind, Stage, TemplateReference,
 };
 use ciab_core::ids::{BuildId, ImageId, Provider};
 use ciab_core::image::{ImageRecord, ImageStatus};
 use ciab_core::ports::{
-    INVALID_NEXT_TOKEN, IdempotencyKey, Identifiers, ImageFilter, Lease, PortError, Records, Slot,
-    Submission, Write,
+    BuildFilter, INVALID_NEXT_TOKEN, IdempotencyKey, Identifiers, ImageFilter, Lease, PortError, Records,
+    Slot, Submission, Write,
 };
 use ciab_core::resource::{Resource, ResourceKind};
 use futures::future::join_all;
@@ -28,6 +28,14 @@ use jiff::{SignedDuration, Timestamp};
 use crate::servers::Server;
 
 pub(crate) const TABLE: &str = "ciab-test";
+/// The indexes and what they partition by, as infra/template.yaml has them.
+const INDEXES: [(&str, &str); 5] = [
+    ("active-builds", "active"),
+    ("builds", "listed"),
+    ("builds-by-status", "listed_by_status"),
+    ("builds-by-provider", "listed_by_provider"),
+    ("builds-by-status-and-provider", "listed_by_status_and_provider"),
+];
 
 /// Notes the operation of every request that is sent.
 #[derive(Debug, Clone, Default)]
@@ -77,23 +85,23 @@ impl Table {
         };
         let key =
             |name, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
+        let index = |(name, attribute)| {
+            GlobalSecondaryIndex::builder()
+                .index_name(name)
+                .set_key_schema(Some(vec![key(attribute, KeyType::Hash), key("created_at", KeyType::Range)]))
+                .projection(Projection::builder().projection_type(ProjectionType::All).build())
+                .build()
+                .unwrap()
+        };
+        let attributes =
+            ["pk", "sk", "created_at"].into_iter().chain(INDEXES.map(|(_, attribute)| attribute));
         client
             .create_table()
             .table_name(TABLE)
             .billing_mode(BillingMode::PayPerRequest)
-            .set_attribute_definitions(Some(["pk", "sk", "active", "created_at"].map(text).into()))
+            .set_attribute_definitions(Some(attributes.map(text).collect()))
             .set_key_schema(Some(vec![key("pk", KeyType::Hash), key("sk", KeyType::Range)]))
-            .global_secondary_indexes(
-                GlobalSecondaryIndex::builder()
-                    .index_name("active-builds")
-                    .set_key_schema(Some(vec![
-                        key("active", KeyType::Hash),
-                        key("created_at", KeyType::Range),
-                    ]))
-                    .projection(Projection::builder().projection_type(ProjectionType::All).build())
-                    .build()
-                    .unwrap(),
-            )
+            .set_global_secondary_indexes(Some(INDEXES.map(index).into()))
             .send()
             .await
             .unwrap();
@@ -116,6 +124,7 @@ fn queued(created_at: &str) -> BuildRecord {
     BuildRecord {
         build_id: RandomIdentifiers.new_build_id(),
         revision: 0,
+        origin: Origin::Rebuild,
         provider: Provider::ClaudeCode,
         region: "us-east-1".parse().unwrap(),
         instance_type: "t3.medium".into(),
@@ -158,6 +167,7 @@ fn image(number: u32, region: &str, provider: Provider, created_at: Timestamp) -
         status: ImageStatus::Available,
         created_at,
         build_id: RandomIdentifiers.new_build_id(),
+        origin: Origin::Rebuild,
         name: format!("ciab-{number}"),
         template_digest: None,
         snapshots: vec!["snap-1".into()],
@@ -455,6 +465,71 @@ async fn many_active_builds_come_in_pages(table: Table) {
     assert_eq!(seen, expected);
 }
 
+async fn builds_are_listed_newest_first_by_every_filter_and_in_pages(table: Table) {
+    let began = time("2026-03-25T14:30:00Z");
+    let mut expected = Vec::new();
+    for number in 0..60_i64 {
+        let provider = if number % 3 == 0 { Provider::Codex } else { Provider::ClaudeCode };
+        let created_at = began + SignedDuration::from_millis(number / 2 * 250);
+        let mut build = BuildRecord { provider, created_at, ..queued("2026-03-25T14:30:00Z") };
+        table.records.submit(&build, None).await.unwrap();
+        if number % 4 == 0 {
+            build.start(created_at).unwrap();
+            assert_eq!(table.records.replace(&build).await.unwrap(), Write::Done);
+            build.revision += 1;
+        }
+        expected.push(build);
+    }
+    // An image has a status and a provider too, and is no build.
+    let made = image(1, "us-east-1", Provider::Codex, time("2026-03-25T15:00:00Z"));
+    let mut ended = succeeding(&table, &made).await;
+    table.records.replace_with_images(&ended, std::slice::from_ref(&made)).await.unwrap();
+    ended.revision += 1;
+    expected.push(ended);
+
+    let (status, provider) = (Some(BuildStatus::Building), Some(Provider::Codex));
+    let filters = [
+        BuildFilter::default(),
+        BuildFilter { status, provider: None },
+        BuildFilter { status: None, provider },
+        BuildFilter { status, provider },
+        BuildFilter { status: Some(BuildStatus::Succeeded), provider: None },
+        BuildFilter { status: Some(BuildStatus::Failed), provider: None },
+    ];
+    for filter in filters {
+        let wanted: BTreeSet<BuildId> = expected
+            .iter()
+            .filter(|build| filter.status.is_none_or(|status| status == build.status))
+            .filter(|build| filter.provider.is_none_or(|provider| provider == build.provider))
+            .map(|build| build.build_id)
+            .collect();
+        for limit in [1, 7, 100] {
+            let mut seen = Vec::new();
+            let mut next = None;
+            let mut pages = 0;
+            loop {
+                table.calls.take();
+                let page = table.records.builds(&filter, limit, next.as_deref()).await.unwrap();
+                assert_eq!(table.calls.take(), ["Query"], "a page costs one call");
+                pages += 1;
+                assert!(page.items.len() <= limit as usize);
+                seen.extend(page.items);
+                next = page.next;
+                if next.is_none() {
+                    break;
+                }
+                assert!(pages <= 70, "{filter:?} does not end");
+            }
+            assert!(seen.is_sorted_by(|a, b| a.created_at >= b.created_at), "{filter:?} by {limit}");
+            assert!(seen.iter().all(|build| expected.contains(build)), "{filter:?} by {limit}");
+            assert_eq!(seen.len(), wanted.len(), "{filter:?} by {limit}");
+            let seen: BTreeSet<BuildId> = seen.iter().map(|build| build.build_id).collect();
+            assert_eq!(seen, wanted, "{filter:?} by {limit}");
+            assert_eq!(pages, wanted.len().div_ceil(limit as usize).max(1), "{filter:?} by {limit}");
+        }
+    }
+}
+
 async fn images_are_listed_newest_first_by_every_filter_and_in_pages(table: Table) {
     let began = time("2026-03-25T14:30:00Z");
     let mut expected = Vec::new();
@@ -507,6 +582,7 @@ async fn a_token_of_our_own_making_is_needed_to_go_on(table: Table) {
         let errors = [
             table.records.images(&ImageFilter::default(), 10, Some(token)).await.unwrap_err(),
             table.records.active_builds(Some(token)).await.unwrap_err(),
+            table.records.builds(&BuildFilter::default(), 10, Some(token)).await.unwrap_err(),
         ];
         for error in errors {
             assert!(
@@ -561,6 +637,8 @@ async fn each_pattern_costs_what_the_design_allows(table: Table) {
     assert_eq!(calls.take(), ["PutItem"], "replace a build");
     records.active_builds(None).await.unwrap();
     assert_eq!(calls.take(), ["Query"], "active builds");
+    records.builds(&BuildFilter::default(), 100, None).await.unwrap();
+    assert_eq!(calls.take(), ["Query"], "builds");
     record.revision += 1;
     record.succeed(artifacts(&made), snapshots(&made), made.created_at).unwrap();
     records.replace_with_images(&record, std::slice::from_ref(&made)).await.unwrap();
@@ -617,6 +695,7 @@ on_both! {
     a_builds_end_and_its_images_are_written_together_or_not_at_all
     active_builds_are_listed_oldest_first_until_nothing_of_them_is_left
     many_active_builds_come_in_pages
+    builds_are_listed_newest_first_by_every_filter_and_in_pages
     images_are_listed_newest_first_by_every_filter_and_in_pages
     a_token_of_our_own_making_is_needed_to_go_on
     a_removed_image_leaves_every_listing_and_may_be_removed_twice

@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) runner_starts: usize,
     pub(crate) resources: Vec<Resource>,
     pub(crate) amis: Vec<CloudImage>,
+    /// Who uses which AMI.
+    pub(crate) users: BTreeMap<String, BTreeSet<String>>,
     /// How often resources were looked for.
     pub(crate) finds: usize,
     /// Looks for this build's resources are refused.
@@ -382,17 +384,41 @@ impl Records for World {
         Ok(Page { items, next: None })
     }
 
+    async fn builds(
+        &self,
+        filter: &BuildFilter,
+        limit: u32,
+        _next: Option<&str>,
+    ) -> Result<Page<BuildRecord>, PortError> {
+        let matches = |build: &&BuildRecord| {
+            filter.status.is_none_or(|status| status == build.status)
+                && filter.provider.is_none_or(|provider| provider == build.provider)
+        };
+        let mut items: Vec<BuildRecord> =
+            self.state(|state| state.builds.values().filter(matches).cloned().collect());
+        items.sort_by_key(|build| std::cmp::Reverse((build.created_at, build.build_id)));
+        items.truncate(limit as usize);
+        Ok(Page { items, next: None })
+    }
+
     async fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, PortError> {
         Ok(self.state(|state| state.images.get(id.as_str()).cloned()))
     }
 
     async fn images(
         &self,
-        _filter: &ImageFilter,
+        filter: &ImageFilter,
         _limit: u32,
         _next: Option<&str>,
     ) -> Result<Page<ImageRecord>, PortError> {
-        Ok(Page { items: self.state(|state| state.images.values().cloned().collect()), next: None })
+        let matches = |image: &&ImageRecord| {
+            filter.region.as_ref().is_none_or(|region| *region == image.region)
+                && filter.provider.is_none_or(|provider| provider == image.provider)
+        };
+        let mut items: Vec<ImageRecord> =
+            self.state(|state| state.images.values().filter(matches).cloned().collect());
+        items.sort_by_key(|image| std::cmp::Reverse(image.created_at));
+        Ok(Page { items, next: None })
     }
 
     async fn remove_image(&self, image: &ImageRecord) -> Result<(), PortError> {
@@ -595,6 +621,26 @@ impl Cloud for World {
                 && resource.tags.get(tag::STACK).is_some_and(|of| of == stack)
         };
         Ok(self.state(|state| state.resources.iter().filter(of_stack).cloned().collect()))
+    }
+
+    async fn of_stack(&self, region: &Region, stack: &str) -> Result<Vec<Resource>, PortError> {
+        self.call("of_stack")?;
+        let of_stack = |resource: &&Resource| {
+            !resource.gone
+                && resource.region == *region
+                && resource.tags.get(tag::STACK).is_some_and(|of| of == stack)
+        };
+        Ok(self.state(|state| state.resources.iter().filter(of_stack).cloned().collect()))
+    }
+
+    async fn users_of(
+        &self,
+        _region: &Region,
+        images: &[ImageId],
+    ) -> Result<BTreeMap<ImageId, BTreeSet<String>>, PortError> {
+        self.call("users_of")?;
+        let users = |id: &ImageId| self.state(|state| state.users.get(id.as_str()).cloned());
+        Ok(images.iter().filter_map(|id| Some((id.clone(), users(id)?))).collect())
     }
 
     async fn delete(&self, resource: &Resource) -> Result<Deletion, PortError> {
