@@ -121,7 +121,7 @@ mod tests {
         json!({
             "image_id": "ami-0abcdef1234567890", "provider": "codex", "region": "us-east-1", "status": "available",
             "created_at": "2026-03-25T14:30:00Z", "build_id": "550e8400-e29b-41d4-a716-446655440000", "name": "x",
-            "template_digest": null, "snapshots": [], "provisioned": true
+            "template_digest": null, "snapshots": [], "provisioned": true, "origin": "request"
         })
     }
 
