@@ -86,6 +86,8 @@ fn documented<'a>(description: &'a Value, method: &str, path: &str, status: u16)
                 (403, _) => &responses["Forbidden"],
                 (404, None) => &responses["NotFound"],
                 (405, Some(_)) => &responses["MethodNotAllowed"],
+                // Whether the key is good cannot be told at the moment.
+                (500, _) => &responses["InternalError"],
                 _ => &Value::Null,
             }
         }
