@@ -1,9 +1,11 @@
 //! Builds, in one Cargo invocation and thus with one set of features, the binaries that the stack is made of.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
+use crate::package::Package;
 use crate::{progress, workspace};
 use local_stack::process;
 
@@ -33,6 +35,16 @@ impl Binaries {
     }
     pub(crate) fn command_line(&self) -> PathBuf {
         self.directory.join("ciab")
+    }
+
+    /// With the functions and the runner of a package; what nobody deploys stays what it is.
+    pub(crate) fn packaged(&self, package: &Package) -> Result<Self> {
+        let directory = package.unpack()?;
+        for tool in ["ciab", "ciab-local", "ciab-local-ec2"] {
+            symlink(self.directory.join(tool), directory.join(tool))
+                .with_context(|| format!("put {tool} beside the functions"))?;
+        }
+        Ok(Self { directory })
     }
 }
 

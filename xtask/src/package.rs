@@ -4,8 +4,9 @@
 //! The functions are built by the same command that a user types, so that what is tested is what is deployed. Must never put
 //! anything into a package that is not made from this checkout.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use sha2::{Digest as _, Sha256};
 use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use crate::{progress, setup, workspace};
 use local_stack::process;
@@ -58,11 +59,45 @@ pub(crate) struct Options {
 /// Packages, and lists what there is on stdout.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let environment = setup::packaging()?;
-    build(&environment, options.architecture.unwrap_or_else(Architecture::native))?;
+    Package::build(&environment, options.architecture.unwrap_or_else(Architecture::native))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn build(environment: &Path, architecture: Architecture) -> Result<()> {
+/// What was packaged.
+pub(crate) struct Package {
+    folder: PathBuf,
+    architecture: Architecture,
+}
+
+impl Package {
+    /// For this machine, so that it can run here.
+    pub(crate) fn for_this_machine(environment: &Path) -> Result<Self> {
+        Self::build(environment, Architecture::native())
+    }
+
+    fn build(environment: &Path, architecture: Architecture) -> Result<Self> {
+        let folder = build(environment, architecture)?;
+        Ok(Self { folder, architecture })
+    }
+
+    /// Puts what the zips hold, and the runner, into a folder beside them, each by its package's name; says which.
+    pub(crate) fn unpack(&self) -> Result<PathBuf> {
+        let unpacked = self.folder.join("unpacked");
+        std::fs::create_dir_all(&unpacked).context("make a folder for what the zips hold")?;
+        for function in workspace::functions()? {
+            extract_bootstrap(&self.zip_of(&function), &unpacked.join(&function))?;
+        }
+        let runner = format!("runner/ciab-runner-{}", self.architecture.name());
+        std::fs::copy(self.folder.join(runner), unpacked.join("ciab-runner")).context("copy the runner")?;
+        Ok(unpacked)
+    }
+
+    fn zip_of(&self, function: &str) -> PathBuf {
+        self.folder.join("functions").join(format!("{function}.zip"))
+    }
+}
+
+fn build(environment: &Path, architecture: Architecture) -> Result<PathBuf> {
     let installed = installed_targets()?;
     let needed = format!("{}-unknown-linux-gnu", architecture.in_targets());
     if !installed.contains(&needed) {
@@ -121,7 +156,8 @@ fn build(environment: &Path, architecture: Architecture) -> Result<()> {
         archive(&zip, &[("ciab-runner", &alone, true), ("buildspec.yml", &buildspec, false)])?;
         listed.extend([zip, alone]);
     }
-    tell(&folder, &listed)
+    tell(&folder, &listed)?;
+    Ok(folder)
 }
 
 /// A program of the environment, which finds the others of it, and asks the network for nothing but crates.
@@ -232,6 +268,18 @@ fn archive(path: &Path, files: &[(&str, &Path, bool)]) -> Result<()> {
     Ok(())
 }
 
+/// As Lambda does: the file with that name, which may be executed.
+fn extract_bootstrap(zip: &Path, to: &Path) -> Result<()> {
+    let file = File::open(zip).with_context(|| format!("open {}", zip.display()))?;
+    let mut archive = ZipArchive::new(file).with_context(|| format!("read {}", zip.display()))?;
+    let mut bootstrap =
+        archive.by_name("bootstrap").with_context(|| format!("look into {}", zip.display()))?;
+    let mode = bootstrap.unix_mode().unwrap_or_default();
+    let mut extracted = File::create(to).with_context(|| format!("create {}", to.display()))?;
+    std::io::copy(&mut bootstrap, &mut extracted).with_context(|| format!("write {}", to.display()))?;
+    extracted.set_permissions(Permissions::from_mode(mode & 0o777)).context("let it be executed")
+}
+
 /// Lists sizes and digests, and keeps the digests beside the files.
 fn tell(folder: &Path, files: &[PathBuf]) -> Result<()> {
     let mut sums = String::new();
@@ -261,9 +309,10 @@ mod tests {
         archive(&one, &[("bootstrap", &from, true)]).unwrap();
         archive(&other, &[("bootstrap", &from, true)]).unwrap();
         assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&other).unwrap());
-        let mut read = zip::ZipArchive::new(File::open(one).unwrap()).unwrap();
-        let bootstrap = read.by_name("bootstrap").unwrap();
-        assert_eq!(bootstrap.unix_mode().unwrap() & 0o777, 0o755);
+        let extracted = folder.path().join("extracted");
+        extract_bootstrap(&one, &extracted).unwrap();
+        assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&extracted).unwrap());
+        assert_eq!(std::fs::metadata(extracted).unwrap().permissions().mode() & 0o777, 0o755);
     }
 
     #[test]

@@ -7,12 +7,16 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::build_binaries::Selection;
+use crate::package::Package;
 use crate::setup::{self, StackTools, TestTools};
 use crate::{infrastructure_checks, progress, workspace};
 use local_stack::process;
 
 #[derive(Args)]
 pub(crate) struct Options {
+    /// Run the functions and the runner that `cargo xtask package` makes, as all of the tests do when none is chosen
+    #[arg(long)]
+    packaged: bool,
     /// Passed on to `cargo test`, for example: -- --package ciab-core, or: -- -- --nocapture
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -20,7 +24,7 @@ pub(crate) struct Options {
 
 /// Runs the tests. They find their parts by the variables that this sets.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let (stack, tests) = setup::for_tests(Selection::StackAndTests)?;
+    let (mut stack, tests) = setup::for_tests(Selection::StackAndTests)?;
     let scripts = shell_scripts(&workspace::root())?;
     if !scripts.is_empty() {
         progress::step(&format!("shellcheck {} scripts", scripts.len()), || {
@@ -28,6 +32,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         })?;
     }
     infrastructure_checks::run(&tests.infrastructure_checks, &tests.packaging, &workspace::root())?;
+    // What was deployed is what must have been tested; whoever tries one test again and again need not wait for it.
+    if options.packaged || options.arguments.is_empty() {
+        stack.binaries = stack.binaries.packaged(&Package::for_this_machine(&tests.packaging)?)?;
+    }
     let called = workspace::target_directory()?.join("called-actions.jsonl");
     std::fs::write(&called, "").with_context(|| format!("empty {}", called.display()))?;
     progress::step("cargo test", || {
