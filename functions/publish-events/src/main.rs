@@ -15,10 +15,6 @@ async fn main() -> Result<(), Error> {
     let deps = Deps { stack: variable("CIAB_STACK")?, events: Arc::new(EventBridgeEvents::new(&aws)) };
     serve_changes(deps, async |deps: &Deps, changes| {
         let output = run(deps, changes).await;
-        if let Some(error) = &output.error {
-            let error = error as &dyn std::error::Error;
-            tracing::error!(error, "events could not be published; Lambda brings them again");
-        }
         output.ended.iter().for_each(|ended| tell(&deps.stack, ended));
         output.told
     })

@@ -87,7 +87,8 @@ fn condition_to_give_up(
     invocations: u32,
     now: f64,
 ) -> Option<&'static str> {
-    let written = records.first().and_then(|record| record["dynamodb"]["ApproximateCreationDateTime"].as_f64());
+    let written =
+        records.first().and_then(|record| record["dynamodb"]["ApproximateCreationDateTime"].as_f64());
     let age = written.map_or(0.0, |written| now - written);
     if source.maximum_record_age.is_some_and(|most| age > most.as_secs_f64()) {
         return Some("RecordAgeExceeded");

@@ -33,8 +33,9 @@ fn check(pattern: &Json) -> Result<(), String> {
     match pattern {
         Json::Object(fields) => fields.values().try_for_each(check),
         Json::Array(alternatives) if !alternatives.is_empty() => alternatives.iter().try_for_each(|one| {
-            let is_prefix =
-                one.as_object().is_some_and(|rule| rule.len() == 1 && rule.get("prefix").is_some_and(Json::is_string));
+            let is_prefix = one
+                .as_object()
+                .is_some_and(|rule| rule.len() == 1 && rule.get("prefix").is_some_and(Json::is_string));
             if one.is_string() || one.is_null() || is_prefix {
                 return Ok(());
             }
@@ -70,7 +71,9 @@ mod tests {
 
     #[test]
     fn every_field_must_have_one_of_its_alternatives() {
-        let filter = filter(&json!({"eventName": ["INSERT", "MODIFY"], "dynamodb": {"Keys": {"sk": {"S": ["BUILD"]}}}}));
+        let filter = filter(
+            &json!({"eventName": ["INSERT", "MODIFY"], "dynamodb": {"Keys": {"sk": {"S": ["BUILD"]}}}}),
+        );
         let record =
             |name: &str, sort: &str| json!({"eventName": name, "dynamodb": {"Keys": {"sk": {"S": sort}}}});
         assert!(filter.lets_through(&record("INSERT", "BUILD")));

@@ -48,7 +48,8 @@ pub(crate) async fn run(functions: Vec<FunctionSpec>, host: Arc<LambdaHost>, cal
         let (host, caller) = (Arc::clone(&host), caller.clone());
         sources.into_iter().map(move |source| {
             let (host, caller) = (Arc::clone(&host), caller.clone());
-            Mapping { source, function: function.name.clone(), role: function.role.clone(), host, caller }.follow()
+            Mapping { source, function: function.name.clone(), role: function.role.clone(), host, caller }
+                .follow()
         })
     });
     futures::future::join_all(mappings).await;
@@ -76,7 +77,11 @@ impl Mapping {
         loop {
             ticks.tick().await;
             if let Err(error) = self.look(&mut shard, &mut handled).await {
-                tracing::warn!(function = self.function, "the stream cannot be read: {}", crate::chain(&error));
+                tracing::warn!(
+                    function = self.function,
+                    "the stream cannot be read: {}",
+                    crate::chain(&error)
+                );
             }
         }
     }
@@ -88,7 +93,8 @@ impl Mapping {
         }
         let Some(shard) = shard else { return Ok(()) };
         let records = self.records(shard, handled.as_deref()).await?;
-        let Some(last) = records.last().and_then(|record| record["dynamodb"]["SequenceNumber"].as_str()) else {
+        let Some(last) = records.last().and_then(|record| record["dynamodb"]["SequenceNumber"].as_str())
+        else {
             return Ok(());
         };
         let last = last.to_owned();
@@ -120,7 +126,8 @@ impl Mapping {
     /// iterator each time, since moto's iterators read on in what a transaction has undone.
     async fn records(&self, shard: &Shard, after: Option<&str>) -> Result<Vec<Json>, StreamError> {
         let target = "DynamoDBStreams_20120810.GetShardIterator";
-        let mut request = json!({"StreamArn": shard.stream, "ShardId": shard.id, "ShardIteratorType": "TRIM_HORIZON"});
+        let mut request =
+            json!({"StreamArn": shard.stream, "ShardId": shard.id, "ShardIteratorType": "TRIM_HORIZON"});
         if let Some(after) = after {
             request["ShardIteratorType"] = json!("AFTER_SEQUENCE_NUMBER");
             request["SequenceNumber"] = json!(after);
@@ -137,9 +144,15 @@ impl Mapping {
 
     /// Notes where the records are that are not tried any more, in the form of Lambda's ("on-failure destination").
     async fn give_up(&self, shard: &Shard, given: GivenUp) {
-        let number = |record: Option<&Json>| record.map(|record| record["dynamodb"]["SequenceNumber"].clone());
+        let number =
+            |record: Option<&Json>| record.map(|record| record["dynamodb"]["SequenceNumber"].clone());
         let numbers = (number(given.records.first()), number(given.records.last()));
-        tracing::error!(function = self.function, condition = given.condition, ?numbers, "records were given up");
+        tracing::error!(
+            function = self.function,
+            condition = given.condition,
+            ?numbers,
+            "records were given up"
+        );
         let Some(queue) = &self.source.on_failure else { return };
         let message = json!({
             "requestContext": {
