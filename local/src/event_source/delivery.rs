@@ -40,22 +40,25 @@ enum Verdict {
     Failed,
 }
 
-/// Has the function handle the records, in their order. `now` is the time of day, in seconds since 1970; `give_up` is told what is
-/// not tried any more.
-pub(super) async fn deliver(
-    source: &EventSourceSpec,
-    records: Vec<Json>,
-    now: impl Fn() -> f64,
-    invoke: impl AsyncFn(Bytes) -> Invoked,
-    give_up: impl AsyncFn(GivenUp),
-) {
+/// The function, and what becomes of what it does not handle.
+pub(super) trait Target: Sync {
+    /// Invokes the function with a document of records.
+    fn invoke(&self, payload: Bytes) -> impl Future<Output = Invoked> + Send;
+    /// Is told what is not tried any more.
+    fn give_up(&self, given: GivenUp) -> impl Future<Output = ()> + Send;
+    /// The time of day, in seconds since 1970.
+    fn now(&self) -> f64;
+}
+
+/// Has the function handle the records, in their order.
+pub(super) async fn deliver(source: &EventSourceSpec, records: Vec<Json>, target: &impl Target) {
     let mut batches = VecDeque::from([Batch { records, invocations: 0 }]);
     while let Some(Batch { mut records, invocations }) = batches.pop_front() {
         if records.is_empty() {
             continue;
         }
-        if let Some(condition) = condition_to_give_up(source, &records, invocations, now()) {
-            give_up(GivenUp { records, condition, invocations }).await;
+        if let Some(condition) = condition_to_give_up(source, &records, invocations, target.now()) {
+            target.give_up(GivenUp { records, condition, invocations }).await;
             continue;
         }
         if invocations > 0 {
@@ -64,7 +67,7 @@ pub(super) async fn deliver(
         }
         let payload = json!({"Records": records}).to_string();
         let invocations = invocations + 1;
-        match verdict(source, &records, &invoke(Bytes::from(payload)).await) {
+        match verdict(source, &records, &target.invoke(Bytes::from(payload)).await) {
             Verdict::Handled => {}
             // The first of a batch was tried as often as the batch; those after one that was handled are a batch of their own.
             Verdict::AgainFrom(0) => batches.push_front(Batch { records, invocations }),
@@ -147,28 +150,44 @@ mod tests {
         records.iter().map(number).collect::<Vec<_>>().join(",")
     }
 
-    /// What was handed over and what was given up, of records that a function takes as `answer` says.
+    /// A function that takes records as `answer` says, by their numbers and how often it was called before.
+    struct Answering<Answer> {
+        answer: Answer,
+        now: f64,
+        calls: Mutex<Vec<String>>,
+        given_up: Mutex<Vec<String>>,
+    }
+
+    impl<Answer: Fn(&str, usize) -> Json + Sync> Target for Answering<Answer> {
+        async fn invoke(&self, payload: Bytes) -> Invoked {
+            let payload: Json = serde_json::from_slice(&payload).unwrap();
+            let numbers = numbers(payload["Records"].as_array().unwrap());
+            let mut calls = self.calls.lock().unwrap();
+            let answer = (self.answer)(&numbers, calls.len());
+            calls.push(numbers);
+            Invoked { failed: answer.get("errorType").is_some(), payload: answer.to_string().into() }
+        }
+
+        async fn give_up(&self, given: GivenUp) {
+            let what = format!("{} {} {}", numbers(&given.records), given.condition, given.invocations);
+            self.given_up.lock().unwrap().push(what);
+        }
+
+        fn now(&self) -> f64 {
+            self.now
+        }
+    }
+
+    /// What was handed over, and what was given up.
     async fn delivered(
         source: &EventSourceSpec,
         given: &[&str],
         now: f64,
-        answer: impl Fn(&str, usize) -> Json,
+        answer: impl Fn(&str, usize) -> Json + Sync,
     ) -> (Vec<String>, Vec<String>) {
-        let (calls, given_up) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-        let invoke = async |payload: Bytes| {
-            let payload: Json = serde_json::from_slice(&payload).unwrap();
-            let numbers = numbers(payload["Records"].as_array().unwrap());
-            let mut calls = calls.lock().unwrap();
-            let answer = answer(&numbers, calls.len());
-            calls.push(numbers);
-            Invoked { failed: answer.get("errorType").is_some(), payload: answer.to_string().into() }
-        };
-        let give_up = async |given: GivenUp| {
-            let what = format!("{} {} {}", numbers(&given.records), given.condition, given.invocations);
-            given_up.lock().unwrap().push(what);
-        };
-        deliver(source, records(given), || now, invoke, give_up).await;
-        (calls.into_inner().unwrap(), given_up.into_inner().unwrap())
+        let target = Answering { answer, now, calls: Mutex::default(), given_up: Mutex::default() };
+        deliver(source, records(given), &target).await;
+        (target.calls.into_inner().unwrap(), target.given_up.into_inner().unwrap())
     }
 
     fn again_from(number: &str) -> Json {

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::lambda_host::LambdaHost;
+use crate::lambda_host::{Invoked, LambdaHost};
 use crate::provision::authorization;
 use crate::template::{EventSourceSpec, FunctionSpec};
-use delivery::{GivenUp, deliver};
+use delivery::{GivenUp, Target, deliver};
 pub(crate) use filter::Filter;
 
 /// Lambda looks at a shard four times a second (AWS Lambda Developer Guide, "Using Lambda with DynamoDB").
@@ -104,9 +104,7 @@ impl Mapping {
             record["eventSourceARN"] = json!(shard.stream);
         }
         if !wanted.is_empty() {
-            let invoke = async |payload: Bytes| self.host.invoke(&self.function, payload).await;
-            let give_up = async |given: GivenUp| self.give_up(shard, given).await;
-            deliver(&self.source, wanted, now, invoke, give_up).await;
+            deliver(&self.source, wanted, &OfShard { mapping: self, shard }).await;
         }
         *handled = Some(last);
         Ok(())
@@ -199,6 +197,22 @@ fn text(value: &Json, target: &'static str, what: &'static str) -> Result<String
     value.as_str().map(str::to_owned).ok_or(StreamError::Unexpected { target, what })
 }
 
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+/// The mapping's function, for records of one shard.
+struct OfShard<'a> {
+    mapping: &'a Mapping,
+    shard: &'a Shard,
+}
+
+impl Target for OfShard<'_> {
+    async fn invoke(&self, payload: Bytes) -> Invoked {
+        self.mapping.host.invoke(&self.mapping.function, payload).await
+    }
+
+    async fn give_up(&self, given: GivenUp) {
+        self.mapping.give_up(self.shard, given).await;
+    }
+
+    fn now(&self) -> f64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    }
 }
