@@ -37,6 +37,8 @@ pub(crate) struct Edge {
     pub(crate) client: reqwest::Client,
     /// Held by the one write to DynamoDB, or reading of its stream, that is under way.
     pub(crate) dynamodb_writes: Arc<tokio::sync::Mutex<()>>,
+    /// Counts what was written to DynamoDB, for whoever reads its stream.
+    pub(crate) written: Arc<watch::Sender<u64>>,
 }
 
 pub(crate) fn router(edge: Edge) -> Router {
@@ -99,8 +101,14 @@ impl Edge {
             };
         }
         let is_write = target.strip_prefix("DynamoDB_20120810.").is_some_and(writes);
+        if is_write {
+            let written = Arc::clone(&edge.written);
+            let response = edge.one_by_one(request).await;
+            written.send_modify(|count| *count += 1);
+            return response;
+        }
         // The stream holds what a transaction has written even where that is undone a moment later.
-        if is_write || target == "DynamoDBStreams_20120810.GetRecords" {
+        if target == "DynamoDBStreams_20120810.GetRecords" {
             return edge.one_by_one(request).await;
         }
         edge.pass_on(request).await

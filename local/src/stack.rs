@@ -48,8 +48,10 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
     let stack = Stack::new(settings, work_dir, addresses).await?;
     let (moto_known, moto) = watch::channel(None);
     let (ec2_known, ec2) = watch::channel(None);
+    let written = Arc::new(watch::Sender::new(0));
     let edge = Edge {
         dynamodb_writes: Arc::default(),
+        written: Arc::clone(&written),
         host: Arc::clone(&stack.host),
         codebuild: Arc::clone(&stack.codebuild),
         permissions: Arc::clone(&stack.permissions),
@@ -90,6 +92,7 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
         edge: addresses.edge,
         region: settings.identity.region.clone(),
         client: stack.client.clone(),
+        written: written.subscribe(),
     };
     let mapped = event_source::run(settings.template.functions.clone(), Arc::clone(&stack.host), caller);
     let event_sources = tokio::spawn(mapped);

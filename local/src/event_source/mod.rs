@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::lambda_host::{Invoked, LambdaHost};
@@ -20,7 +21,8 @@ use crate::template::{EventSourceSpec, FunctionSpec};
 use delivery::{GivenUp, Target, deliver};
 pub(crate) use filter::Filter;
 
-/// Lambda looks at a shard four times a second (AWS Lambda Developer Guide, "Using Lambda with DynamoDB").
+/// Lambda looks at a shard four times a second (AWS Lambda Developer Guide, "Using Lambda with DynamoDB"). Here it is looked at so often
+/// at most, and only where something was written meanwhile: many stacks may run on one small machine.
 const BASE_RATE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,8 @@ pub(crate) struct Caller {
     pub(crate) edge: std::net::SocketAddr,
     pub(crate) region: String,
     pub(crate) client: reqwest::Client,
+    /// Changes with every write to a table.
+    pub(crate) written: watch::Receiver<u64>,
 }
 
 /// Runs until it is dropped.
@@ -73,29 +77,40 @@ impl Mapping {
     async fn follow(self) {
         let mut ticks = interval(BASE_RATE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut written = self.caller.written.clone();
         let (mut shard, mut handled) = (None, None);
         loop {
             ticks.tick().await;
-            if let Err(error) = self.look(&mut shard, &mut handled).await {
-                tracing::warn!(
-                    function = self.function,
-                    "the stream cannot be read: {}",
-                    crate::chain(&error)
-                );
+            written.mark_unchanged();
+            let nothing_there = match self.look(&mut shard, &mut handled).await {
+                Ok(there_was_something) => !there_was_something,
+                Err(error) => {
+                    let error = crate::chain(&error);
+                    tracing::warn!(function = self.function, "the stream cannot be read: {error}");
+                    false
+                }
+            };
+            // Nobody writes any more once nobody could say so.
+            if nothing_there && written.changed().await.is_err() {
+                return;
             }
         }
     }
 
-    /// Handles one batch, if there is one. `handled` is the number of the last record that is done with.
-    async fn look(&self, shard: &mut Option<Shard>, handled: &mut Option<String>) -> Result<(), StreamError> {
+    /// Handles one batch, and says whether there was one. `handled` is the number of the last record that is done with.
+    async fn look(
+        &self,
+        shard: &mut Option<Shard>,
+        handled: &mut Option<String>,
+    ) -> Result<bool, StreamError> {
         if shard.is_none() {
             *shard = Some(self.shard().await?);
         }
-        let Some(shard) = shard else { return Ok(()) };
+        let Some(shard) = shard else { return Ok(false) };
         let records = self.records(shard, handled.as_deref()).await?;
         let Some(last) = records.last().and_then(|record| record["dynamodb"]["SequenceNumber"].as_str())
         else {
-            return Ok(());
+            return Ok(false);
         };
         let last = last.to_owned();
         let mut wanted: Vec<Json> =
@@ -107,7 +122,7 @@ impl Mapping {
             deliver(&self.source, wanted, &OfShard { mapping: self, shard }).await;
         }
         *handled = Some(last);
-        Ok(())
+        Ok(true)
     }
 
     async fn shard(&self) -> Result<Shard, StreamError> {
@@ -120,8 +135,7 @@ impl Mapping {
         Ok(Shard { stream, id })
     }
 
-    /// The records after that number, all that there are where there is none: the template asks for `TRIM_HORIZON`. With a new
-    /// iterator each time, since moto's iterators read on in what a transaction has undone.
+    /// The records after that number, all that there are where there is none: the template asks for `TRIM_HORIZON`.
     async fn records(&self, shard: &Shard, after: Option<&str>) -> Result<Vec<Json>, StreamError> {
         let target = "DynamoDBStreams_20120810.GetShardIterator";
         let mut request =

@@ -4,7 +4,8 @@ SendTaskFailure: moto's interpreter takes a cause, but its HTTP layer drops it, 
 
 Streams of tables: before each transaction moto copies the table, to put it back if that fails, and with it every record that its
 stream ever had. A record never changes, so that a copy of their list does, and a transaction does not take longer with each write
-before it. Nor is every iterator kept for ever: AWS's end after a quarter of an hour, here all but the newest go.
+before it. An iterator reads the stream of the table that is there, and not of one that a transaction has undone. Nor is every
+iterator kept for ever: AWS's end after a quarter of an hour, here all but the newest go.
 """
 
 import copy
@@ -42,7 +43,9 @@ StreamShard.__deepcopy__ = copy_shard
 
 
 def get_records(self, iterator_arn, limit):
-    records = self.shard_iterators[iterator_arn].get(limit)
+    iterator = self.shard_iterators[iterator_arn]
+    iterator.stream_shard = self._get_table_from_arn(iterator_arn).stream_shard
+    records = iterator.get(limit)
     while len(self.shard_iterators) > ITERATORS:
         del self.shard_iterators[next(iter(self.shard_iterators))]
     return records
