@@ -189,7 +189,7 @@ impl Mapping {
     }
 
     async fn call(&self, service: &str, target: &'static str, body: &Json) -> Result<Json, StreamError> {
-        let Caller { edge, region, client } = &self.caller;
+        let Caller { edge, region, client, .. } = &self.caller;
         let unreachable = |source| StreamError::Unreachable { target, source };
         let request = client
             .post(format!("http://{edge}/"))
