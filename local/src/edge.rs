@@ -35,8 +35,10 @@ pub(crate) struct Edge {
     /// Known once moto listens; requests wait for it.
     pub(crate) moto: watch::Receiver<Option<SocketAddr>>,
     pub(crate) client: reqwest::Client,
-    /// Held by the one write to DynamoDB that is under way.
+    /// Held by the one write to DynamoDB, or reading of its stream, that is under way.
     pub(crate) dynamodb_writes: Arc<tokio::sync::Mutex<()>>,
+    /// Counts what was written to DynamoDB, for whoever reads its stream.
+    pub(crate) written: Arc<watch::Sender<u64>>,
 }
 
 pub(crate) fn router(edge: Edge) -> Router {
@@ -98,8 +100,16 @@ impl Edge {
                 Err(refusal) => refusal,
             };
         }
-        if target.strip_prefix("DynamoDB_20120810.").is_some_and(writes) {
-            return edge.write(request).await;
+        let is_write = target.strip_prefix("DynamoDB_20120810.").is_some_and(writes);
+        if is_write {
+            let written = Arc::clone(&edge.written);
+            let response = edge.one_by_one(request).await;
+            written.send_modify(|count| *count += 1);
+            return response;
+        }
+        // The stream holds what a transaction has written even where that is undone a moment later.
+        if target == "DynamoDBStreams_20120810.GetRecords" {
+            return edge.one_by_one(request).await;
         }
         edge.pass_on(request).await
     }
@@ -162,12 +172,12 @@ impl Edge {
     /// One write to DynamoDB after another: moto looks at a condition and writes in two steps, and undoes a transaction that
     /// fails by putting the whole table back to how it was before. In a task of its own, so that a client that hangs up does
     /// not let the next one in too early.
-    async fn write(self, request: Request) -> Response<Body> {
-        let write = async move {
+    async fn one_by_one(self, request: Request) -> Response<Body> {
+        let alone = async move {
             let _under_way = self.dynamodb_writes.lock().await;
             self.pass_on(request).await
         };
-        tokio::spawn(write).await.unwrap_or_else(|_| status_only(StatusCode::INTERNAL_SERVER_ERROR))
+        tokio::spawn(alone).await.unwrap_or_else(|_| status_only(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
     async fn pass_on(&self, request: Request) -> Response<Body> {

@@ -6,6 +6,7 @@
 mod codebuild;
 mod confine;
 mod edge;
+mod event_source;
 mod gateway;
 mod lambda_host;
 mod moto;

@@ -1,4 +1,4 @@
-//! Creates what the template declares: table, bucket, state machine, secret, what runners on EC2 are launched from, and the files
+//! Creates what the template declares: table, bucket, queues, state machine, secret, what runners on EC2 are launched from, and the files
 //! that runners are started from.
 //!
 //! Speaks the services' JSON and REST directly: only shared/aws may import the AWS SDK, and moto checks no signature.
@@ -62,7 +62,8 @@ impl Provisioner<'_> {
         let secrets = futures::future::try_join_all(
             template.generated_secrets.iter().map(|name| self.generated_secret(name)),
         );
-        tokio::try_join!(tables, machines, storage, secrets).map(|_| ())
+        let queues = futures::future::try_join_all(template.queues.iter().map(|name| self.queue(name)));
+        tokio::try_join!(tables, machines, storage, secrets, queues).map(|_| ())
     }
 
     /// Creates what runners on EC2 are launched from; the ids that stand for names from then on, as the last parts of ARNs. The first call takes moto a second or two, in which it loads its EC2.
@@ -133,10 +134,15 @@ impl Provisioner<'_> {
         let wanted =
             ["TableName", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"]
                 .into_iter();
-        let request: Json = wanted
+        let mut request: Json = wanted
             .filter_map(|key| Some((key.to_owned(), properties.get(key)?.clone())))
             .collect::<serde_json::Map<_, _>>()
             .into();
+        if let Some(stream) = properties.get("StreamSpecification") {
+            // CloudFormation leaves out that it is wanted.
+            let view = stream["StreamViewType"].clone();
+            request["StreamSpecification"] = json!({"StreamEnabled": true, "StreamViewType": view});
+        }
         let what = format!("the table {}", properties["TableName"]);
         self.json("dynamodb", "DynamoDB_20120810.CreateTable", &what, &request).await?;
         if let Some(specification) = properties.get("TimeToLiveSpecification") {
@@ -155,6 +161,11 @@ impl Provisioner<'_> {
         });
         self.json("secretsmanager", "secretsmanager.CreateSecret", &format!("the secret {name}"), &request)
             .await
+    }
+
+    async fn queue(&self, name: &str) -> Result<(), ProvisionError> {
+        let what = format!("the queue {name}");
+        self.json("sqs", "AmazonSQS.CreateQueue", &what, &json!({"QueueName": name})).await
     }
 
     async fn state_machine(&self, machine: &StateMachineSpec) -> Result<(), ProvisionError> {

@@ -20,7 +20,7 @@ use crate::permissions::Permissions;
 use crate::provision::Provisioner;
 use crate::settings::Settings;
 use crate::work_dir::WorkDir;
-use crate::{gateway, schedule};
+use crate::{event_source, gateway, schedule};
 
 /// Runs the stack until a signal ends it. `pid` is the process that the user sees.
 pub(crate) fn run(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Result<()> {
@@ -48,8 +48,10 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
     let stack = Stack::new(settings, work_dir, addresses).await?;
     let (moto_known, moto) = watch::channel(None);
     let (ec2_known, ec2) = watch::channel(None);
+    let written = Arc::new(watch::Sender::new(0));
     let edge = Edge {
         dynamodb_writes: Arc::default(),
+        written: Arc::clone(&written),
         host: Arc::clone(&stack.host),
         codebuild: Arc::clone(&stack.codebuild),
         permissions: Arc::clone(&stack.permissions),
@@ -86,6 +88,14 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
         settings.up.poll_interval,
     );
     let schedule = tokio::spawn(scheduled);
+    let caller = event_source::Caller {
+        edge: addresses.edge,
+        region: settings.identity.region.clone(),
+        client: stack.client.clone(),
+        written: written.subscribe(),
+    };
+    let mapped = event_source::run(settings.template.functions.clone(), Arc::clone(&stack.host), caller);
+    let event_sources = tokio::spawn(mapped);
     stack.announce(settings, work_dir, pid, started)?;
     stack.provision_ec2(settings, moto.address, ec2.clone(), ec2_known);
     if let Err(reason) = ec2.can_host_instances() {
@@ -100,6 +110,7 @@ async fn serve(settings: &Settings, work_dir: &WorkDir, pid: u32) -> anyhow::Res
     };
     tracing::info!("stopping");
     schedule.abort();
+    event_sources.abort();
     gateway_server.abort();
     stack.codebuild.stop().await;
     ec2.stop().await;

@@ -227,6 +227,7 @@ mod tests {
             role: String::new(),
             every: None,
             cron: None,
+            event_sources: Vec::new(),
         };
         let table = RouteTable::new(&[function]);
         let (parts, body) = request.into_parts();

@@ -134,6 +134,7 @@ mod tests {
             role: String::new(),
             every: None,
             cron: None,
+            event_sources: Vec::new(),
         };
         RouteTable::new(&[
             function("rest", vec![RouteSpec::Default { open: false }]),

@@ -25,6 +25,7 @@ async fn host(folder: &str, timeout: Duration) -> (Arc<LambdaHost>, tempfile::Te
         role: "FunctionRole".to_owned(),
         every: None,
         cron: None,
+        event_sources: Vec::new(),
     };
     // target/<profile>/deps/<this test> and target/<profile>/examples/<the function>
     let test = std::env::current_exe().unwrap();

@@ -192,6 +192,15 @@ fn refused() -> Vec<(&'static str, Request)> {
         ("check-health reads a build", item("CheckHealthFunctionRole", get, "BUILD#1")),
         ("authorize-request reads a build", item("AuthorizeRequestFunctionRole", get, "BUILD#1")),
         ("manage-keys deletes a build", item("ManageKeysFunctionRole", delete, "BUILD#1")),
+        (
+            "publish-events speaks for another",
+            aws_json(
+                "PublishEventsFunctionRole",
+                "events",
+                "AWSEvents.PutEvents",
+                json!({"Entries": [{"Source": "aws.ec2", "DetailType": "Build State Change", "Detail": "{}"}]}),
+            ),
+        ),
         ("poll-builds deletes a build", item("PollBuildsFunctionRole", delete, "BUILD#1")),
         ("poll-builds reads what is no list of images", query("PollBuildsFunctionRole", "BUILD#1")),
         (
@@ -713,6 +722,16 @@ async fn every_kind_of_call_is_taken_apart() {
     is(
         aws_json("x", "events", "AWSEvents.PutEvents", json!({"Entries": [{"Source": "ciab.images"}]})),
         &["events:PutEvents event-bus/default"],
+    );
+
+    is(
+        aws_json(
+            "x",
+            "dynamodb",
+            "DynamoDBStreams_20120810.GetRecords",
+            json!({"ShardIterator": "arn:aws:dynamodb:us-east-1:123456789012:table/t/stream/l|1|x"}),
+        ),
+        &["dynamodb:GetRecords table/t/stream/l"],
     );
 
     let run = launch(&[("InstanceMarketOptions.MarketType", "spot"), ("KeyName", "k")]);

@@ -2,6 +2,7 @@
 //!
 //! Must never add anything of its own to the stack: what is missing in the template is missing locally too.
 
+mod event_source;
 mod resolve;
 mod roles;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use serde_norway::Value as Yaml;
 
+pub(crate) use event_source::EventSourceSpec;
 pub(crate) use resolve::StackIdentity;
 use resolve::{Resolver, scalar_text};
 pub(crate) use roles::RoleSpec;
@@ -52,6 +54,8 @@ pub(crate) struct FunctionSpec {
     pub(crate) every: Option<Duration>,
     /// A schedule by the time of day, which nothing here keeps: it is done on request.
     pub(crate) cron: Option<String>,
+    /// The streams whose records it is invoked with.
+    pub(crate) event_sources: Vec<EventSourceSpec>,
 }
 
 /// One route of the HTTP API.
@@ -118,6 +122,8 @@ pub(crate) struct StackTemplate {
     /// The properties of every `AWS::DynamoDB::Table`.
     pub(crate) tables: Vec<Json>,
     pub(crate) buckets: Vec<String>,
+    /// The names of the queues that nothing but people reads.
+    pub(crate) queues: Vec<String>,
     /// The names of the secrets that are made up when the stack is.
     pub(crate) generated_secrets: Vec<String>,
     pub(crate) state_machines: Vec<StateMachineSpec>,
@@ -154,6 +160,7 @@ fn parse(
         authorizer: None,
         tables: Vec::new(),
         buckets: Vec::new(),
+        queues: Vec::new(),
         generated_secrets: Vec::new(),
         state_machines: Vec::new(),
         runner_projects: Vec::new(),
@@ -167,6 +174,11 @@ fn parse(
     let globals = document.get("Globals").and_then(|globals| globals.get("Function")).unwrap_or(&Yaml::Null);
     for (name, body) in &resources {
         let name = scalar_text(name)?;
+        if let Some(condition) = body.get("Condition")
+            && !resolver.condition(&scalar_text(condition)?)?
+        {
+            continue;
+        }
         let properties = body.get("Properties").unwrap_or(&Yaml::Null);
         match body.get("Type").and_then(Yaml::as_str).unwrap_or_default() {
             "AWS::Serverless::Function" => {
@@ -176,6 +188,7 @@ fn parse(
             "AWS::Serverless::HttpApi" => template.authorizer = authorizer(&resolver, properties)?,
             "AWS::DynamoDB::Table" => template.tables.push(resolver.resolve(properties)?),
             "AWS::S3::Bucket" => template.buckets.push(required_text(&resolver, properties, "BucketName")?),
+            "AWS::SQS::Queue" => template.queues.push(required_text(&resolver, properties, "QueueName")?),
             "AWS::SecretsManager::Secret" => {
                 required(properties, "GenerateSecretString")?;
                 template.generated_secrets.push(required_text(&resolver, properties, "Name")?);
@@ -200,7 +213,7 @@ fn parse(
                 name: resolver.physical_name(&name)?,
                 data: resolver.resolve(required(properties, "LaunchTemplateData")?)?,
             }),
-            // Log groups and alarms have no part in what runs on one machine.
+            // Log groups, alarms and rules for events have no part in what runs on one machine.
             _ => {}
         }
     }
@@ -241,13 +254,14 @@ fn function(
         None => format!("{resource}Role"),
     };
     let mut routes = Vec::new();
-    let (mut every, mut cron) = (None, None);
+    let (mut every, mut cron, mut event_sources) = (None, None, Vec::new());
     for event in
         properties.get("Events").and_then(Yaml::as_mapping).into_iter().flatten().map(|(_, event)| event)
     {
         let details = event.get("Properties").unwrap_or(&Yaml::Null);
         match event.get("Type").and_then(Yaml::as_str).unwrap_or_default() {
             "HttpApi" => routes.push(route(resolver, details)?),
+            "DynamoDB" => event_sources.push(event_source::read(resolver, details)?),
             "ScheduleV2" | "Schedule" => {
                 let expression = details.get("ScheduleExpression").or_else(|| details.get("Schedule"));
                 let expression = resolver.text(expression.unwrap_or(&Yaml::Null))?;
@@ -274,6 +288,7 @@ fn function(
         role,
         every,
         cron,
+        event_sources,
     })
 }
 
@@ -479,6 +494,33 @@ mod tests {
         assert_eq!(launch.data.get("SecurityGroupIds"), None);
         assert_eq!(launch.data["InstanceMarketOptions"]["MarketType"], "spot");
         assert!(ours(&subnet[..1]).unwrap_err().to_string().contains("RunnerVpcId"));
+    }
+
+    #[test]
+    fn what_is_written_of_builds_goes_to_publish_events_and_what_it_cannot_handle_to_a_queue() {
+        let template = ours(&[]).unwrap();
+        let of = |function: &&FunctionSpec| !function.event_sources.is_empty();
+        let [function] = &template.functions.iter().filter(of).collect::<Vec<_>>()[..] else { panic!("one") };
+        assert_eq!(function.folder, "publish-events");
+        let [source] = &function.event_sources[..] else { panic!("one stream") };
+        assert_eq!(source.table, "ciab-local");
+        assert_eq!(template.tables[0]["StreamSpecification"]["StreamViewType"], "NEW_AND_OLD_IMAGES");
+        let record = |sort: &str| serde_json::json!({"eventName": "MODIFY", "dynamodb": {"Keys": {"sk": {"S": sort}}}});
+        assert!(source.filter.lets_through(&record("BUILD")));
+        assert!(!source.filter.lets_through(&record("LEASE")));
+        assert!(source.reports_item_failures && source.bisects);
+        let queue = source.on_failure.clone().unwrap();
+        assert_eq!(queue, "ciab-local-unpublished-events");
+        assert!(template.queues.contains(&queue));
+    }
+
+    #[test]
+    fn a_resource_is_there_only_where_its_condition_holds() {
+        let untold = "ciab-local-untold-builds".to_owned();
+        assert!(!ours(&[]).unwrap().queues.contains(&untold));
+        let topic = [("BuildEventsTopicArn", "arn:aws:sns:us-east-1:123456789012:builds")];
+        assert!(ours(&topic).unwrap().queues.contains(&untold));
+        assert!(ours(&[("BuildEventsTopicArn", "builds")]).is_err());
     }
 
     #[test]

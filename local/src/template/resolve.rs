@@ -180,7 +180,8 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn condition(&self, name: &str) -> Result<bool, TemplateError> {
+    /// Whether a condition of the template holds.
+    pub(crate) fn condition(&self, name: &str) -> Result<bool, TemplateError> {
         let expression = self
             .conditions
             .and_then(|conditions| conditions.get(name))
@@ -261,8 +262,15 @@ impl<'a> Resolver<'a> {
             // EC2 gives the id when it makes the group; up to then the name stands for it.
             return Ok(json!(self.physical_name(resource)?));
         }
-        if attribute != "Arn" {
-            return Err(unresolved());
+        match (self.resource_type(resource)?, attribute) {
+            // AWS ends it in the time when the stream was made.
+            ("AWS::DynamoDB::Table", "StreamArn") => {
+                let name = self.physical_name(resource)?;
+                return Ok(json!(format!("arn:aws:dynamodb:{region}:{account}:table/{name}/stream/latest")));
+            }
+            ("AWS::SQS::Queue", "QueueName") => return Ok(json!(self.physical_name(resource)?)),
+            (_, "Arn") => {}
+            _ => return Err(unresolved()),
         }
         let name = self.physical_name(resource)?;
         let arn = match self.resource_type(resource)? {
@@ -272,6 +280,7 @@ impl<'a> Resolver<'a> {
             }
             "AWS::DynamoDB::Table" => format!("arn:aws:dynamodb:{region}:{account}:table/{name}"),
             "AWS::S3::Bucket" => format!("arn:aws:s3:::{name}"),
+            "AWS::SQS::Queue" => format!("arn:aws:sqs:{region}:{account}:{name}"),
             "AWS::IAM::Role" => format!("arn:aws:iam::{account}:role/{name}"),
             "AWS::IAM::InstanceProfile" => format!("arn:aws:iam::{account}:instance-profile/{name}"),
             "AWS::Logs::LogGroup" => format!("arn:aws:logs:{region}:{account}:log-group:{name}:*"),
@@ -300,6 +309,7 @@ impl<'a> Resolver<'a> {
             "AWS::Serverless::Function" => "FunctionName",
             "AWS::DynamoDB::Table" => "TableName",
             "AWS::S3::Bucket" => "BucketName",
+            "AWS::SQS::Queue" => "QueueName",
             "AWS::IAM::Role" => "RoleName",
             "AWS::IAM::InstanceProfile" => "InstanceProfileName",
             "AWS::IAM::ManagedPolicy" => "ManagedPolicyName",

@@ -129,13 +129,19 @@ pub(super) fn of_function(
     if tracing.map(|tracing| resolver.text(tracing)).transpose()?.as_deref() == Some("Active") {
         implied.push(managed.find("AWSXRayDaemonWriteAccess")?);
     }
-    let events = properties.get("Events").and_then(Yaml::as_mapping);
-    if events
-        .into_iter()
-        .flatten()
-        .any(|(_, event)| event.get("Type").and_then(Yaml::as_str) == Some("DynamoDB"))
+    let events = properties.get("Events").and_then(Yaml::as_mapping).into_iter().flatten();
+    for (_, event) in events.filter(|(_, event)| event.get("Type").and_then(Yaml::as_str) == Some("DynamoDB"))
     {
-        implied.push(managed.find("AWSLambdaDynamoDBExecutionRole")?);
+        let stream = managed.find("AWSLambdaDynamoDBExecutionRole")?;
+        if !implied.contains(&stream) {
+            implied.push(stream);
+        }
+        let destinations = event.get("Properties").and_then(|details| details.get("DestinationConfig"));
+        if let Some(destinations) = destinations {
+            let queue = super::required_text(resolver, required(destinations, "OnFailure")?, "Destination")?;
+            let statement = json!({"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": queue});
+            implied.push(json!({"Version": "2012-10-17", "Statement": [statement]}));
+        }
     }
     made_by_sam(resolver, managed, resource, properties, "lambda.amazonaws.com", implied).map(Some)
 }

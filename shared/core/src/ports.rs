@@ -11,6 +11,7 @@ use ciab_template::{Bundle, TemplateSource};
 use jiff::Timestamp;
 
 use crate::build::{BuildRecord, BuildStatus, RunnerKind};
+use crate::event::BuildEvent;
 use crate::ids::{BuildId, ImageId, Region};
 use crate::image::ImageRecord;
 use crate::key::{KeyId, KeyRecord, NewKey};
@@ -82,6 +83,17 @@ pub const INVALID_NEXT_TOKEN: &str = "InvalidNextToken";
 pub trait Clock: Send + Sync {
     /// Now, UTC.
     fn now(&self) -> Timestamp;
+}
+
+/// How many events are published at once, at most.
+pub const EVENTS_AT_ONCE: usize = 10;
+
+/// Where others hear of builds.
+#[async_trait]
+pub trait Events: Send + Sync {
+    /// Publishes events, [`EVENTS_AT_ONCE`] at most, in their order; how many of them, from the first one on, were taken. What
+    /// comes after one that was not may have been taken too: it is published again, under the same event id.
+    async fn publish(&self, events: &[BuildEvent]) -> Result<usize, PortError>;
 }
 
 /// The only source of randomness.

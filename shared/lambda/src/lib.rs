@@ -1,5 +1,5 @@
 //! What every function needs: tracing, metrics, settings from the environment, HTTP events to the domain's requests,
-//! errors to answers.
+//! the table's stream to changes of builds, errors to answers.
 //!
 //! Must never decide anything: a handler in here only translates.
 
@@ -8,6 +8,7 @@
 mod environment;
 mod http;
 mod metrics;
+mod stream;
 mod task;
 mod tracing_setup;
 mod wiring;
@@ -15,8 +16,9 @@ mod wiring;
 pub use environment::{seconds, settings, variable};
 pub use http::{serve_authorizer, serve_http, serve_http_and_events};
 pub use lambda_runtime::Error;
-pub use metrics::{Measure, write_metrics};
+pub use metrics::{Measure, write_metrics, write_metrics_by_provider};
 pub use serde::de::IgnoredAny as Ignored;
+pub use stream::serve_changes;
 pub use task::serve_task;
 pub use tracing_setup::start_tracing;
 pub use wiring::{reconcile_deps, runners};

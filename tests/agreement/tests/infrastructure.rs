@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ciab_core::build::BuildStatus;
 use ciab_core::clean_up::Output;
+use ciab_core::event::{EventKind, SCHEMA};
 use ciab_core::key::Scope;
 use ciab_core::routes::{Access, ROUTES, access};
 use ciab_core::step::StepError;
@@ -14,6 +15,9 @@ use serde_norway::Value as Yaml;
 
 const TEMPLATE: &str = include_str!("../../../infra/template.yaml");
 const OPENAPI: &str = include_str!("../../../infra/openapi.yaml");
+const EVENTS: &str = include_str!("../../../infra/events.schema.json");
+const POLL_BUILDS: &str = include_str!("../../../functions/poll-builds/src/main.rs");
+const PUBLISH_EVENTS: &str = include_str!("../../../functions/publish-events/src/main.rs");
 const STATE_MACHINE: &str = include_str!("../../../infra/build-image.asl.json");
 
 /// The errors that the runner reports by the task token.
@@ -300,7 +304,7 @@ fn metrics_constant(name: &str) -> &'static str {
 }
 
 fn is_written(metric: &str) -> bool {
-    include_str!("../../../functions/poll-builds/src/main.rs").contains(&format!("(\"{metric}\", "))
+    [POLL_BUILDS, PUBLISH_EVENTS].iter().any(|source| source.contains(&format!("(\"{metric}\", ")))
 }
 
 #[test]
@@ -317,9 +321,9 @@ fn alarms_watch_metrics_that_are_written() {
         assert_eq!(dimensions.len(), 1, "{name}: a metric with another set of dimensions is another metric");
         assert_eq!(dimensions[0]["Name"], metrics_constant("DIMENSION"), "{name}");
         let metric = alarm["MetricName"].as_str().unwrap();
-        assert!(is_written(metric), "{name}: poll-builds writes no {metric}");
+        assert!(is_written(metric), "{name}: nobody writes {metric}");
     }
-    assert_eq!(ours, 2, "leftovers, and the poller");
+    assert_eq!(ours, 3, "leftovers, the poller, and failed builds");
 }
 
 #[test]
@@ -333,14 +337,14 @@ fn the_dashboard_shows_metrics_that_are_written_and_functions_that_exist() {
             let part = |at: usize| metric[at].as_str().unwrap();
             if part(0) == metrics_constant("NAMESPACE") {
                 ours += 1;
-                assert!(is_written(part(1)), "poll-builds writes no {metric}");
+                assert!(is_written(part(1)), "nobody writes {metric}");
                 assert_eq!((part(2), part(3)), (metrics_constant("DIMENSION"), "${AWS::StackName}"));
             } else if part(0) == "AWS/Lambda" {
                 shown.insert(part(3).strip_prefix("${AWS::StackName}-").unwrap().to_owned());
             }
         }
     }
-    assert!(ours >= 5, "the poller's metrics are no longer shown");
+    assert!(ours >= 10, "the metrics are no longer shown");
     assert_eq!(shown, functions().into_keys().collect());
 }
 
@@ -364,11 +368,63 @@ fn every_alarm_is_told_about_and_says_what_it_means() {
 #[test]
 fn what_is_said_to_cost_money_all_the_time_is_what_there_is() {
     let costs = include_str!("../../../docs/COSTS.md");
-    let written = include_str!("../../../functions/poll-builds/src/main.rs");
-    let metrics = written.lines().filter(|line| line.trim_start().starts_with("(\"")).count();
+    let metrics = POLL_BUILDS.lines().filter(|line| line.trim_start().starts_with("(\"")).count();
     for part in [format!("| {} × alarm |", alarms().len()), format!("| {metrics} × metric |")] {
         assert!(costs.contains(&part), "docs/COSTS.md does not say {part}");
     }
+}
+
+/// Whoever subscribes goes by names: those of the code, of the rule, of the role and of the schema are the same.
+#[test]
+fn events_go_by_the_names_that_their_schema_says() {
+    let schema: Json = serde_json::from_str(EVENTS).unwrap();
+    let adapter = include_str!("../../../shared/aws/src/events.rs");
+    let source = schema["properties"]["source"]["const"].as_str().unwrap();
+    assert!(adapter.contains(&format!("const SOURCE: &str = \"{source}\";")), "{source}");
+
+    let template: Yaml = serde_norway::from_str(TEMPLATE).unwrap();
+    let pattern = &template["Resources"]["BuildsEndedRule"]["Properties"]["EventPattern"];
+    assert_eq!(pattern["source"][0], source);
+    let policies = &functions()["publish-events"]["Properties"]["Policies"];
+    assert_eq!(policies[0]["Statement"][0]["Condition"]["StringEquals"]["events:source"], source);
+
+    let kinds = [EventKind::StateChange, EventKind::CleanUpChange].map(EventKind::detail_type);
+    assert_eq!(schema["properties"]["detail-type"]["enum"], serde_json::json!(kinds));
+    assert_eq!(pattern["detail-type"][0], EventKind::StateChange.detail_type());
+    assert_eq!(schema["$defs"]["detail"]["properties"]["schema"]["const"], SCHEMA);
+    let ends: Vec<BuildStatus> = serde_norway::from_value(pattern["detail"]["status"].clone()).unwrap();
+    assert!(ends.iter().all(|status| status.is_final()), "{ends:?}");
+}
+
+#[test]
+fn the_schema_of_events_names_values_that_the_code_reads() {
+    fn each<T: serde::de::DeserializeOwned>(values: &Json) {
+        for value in values.as_array().unwrap() {
+            assert!(serde_json::from_value::<T>(value.clone()).is_ok(), "{value}");
+        }
+    }
+    let schema: Json = serde_json::from_str(EVENTS).unwrap();
+    let fields = &schema["$defs"]["detail"]["properties"];
+    let failure = &fields["failure"]["oneOf"][1]["properties"];
+    each::<BuildStatus>(&schema["$defs"]["status"]["enum"]);
+    each::<ciab_core::build::Phase>(&schema["$defs"]["phase"]["enum"]);
+    each::<ciab_core::build::Stage>(&failure["stage"]["enum"]);
+    each::<ciab_core::build::FailureKind>(&failure["kind"]["enum"]);
+    each::<ciab_core::build::RunnerKind>(&fields["runner"]["enum"]);
+    each::<ciab_core::build::Origin>(&fields["origin"]["enum"]);
+    each::<ciab_core::ids::Provider>(&fields["provider"]["enum"]);
+}
+
+/// The local stack hands over what the template's filter lets through, and so a build's sort key must be what it says.
+#[test]
+fn the_stream_invokes_for_builds_alone() {
+    let items = include_str!("../../../shared/aws/src/records/items.rs");
+    assert!(items.contains("sort: \"BUILD\".into()"), "builds stand elsewhere in the table");
+    let changes = &functions()["publish-events"]["Properties"]["Events"]["Changes"]["Properties"];
+    let pattern: Json =
+        serde_json::from_str(changes["FilterCriteria"]["Filters"][0]["Pattern"].as_str().unwrap()).unwrap();
+    assert_eq!(pattern["dynamodb"]["Keys"]["sk"]["S"], serde_json::json!(["BUILD"]));
+    assert_eq!(changes["StartingPosition"], "TRIM_HORIZON", "what was written first is told too");
 }
 
 /// A step of a build answers with an error where it only wants to be asked again.

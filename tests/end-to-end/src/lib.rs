@@ -4,6 +4,7 @@
 
 mod api;
 mod contract;
+pub mod events;
 pub mod harm;
 pub mod load;
 pub mod processes;

@@ -17,7 +17,7 @@ pub(super) fn checks(asked: &Asked<'_>, surroundings: &Surroundings) -> Result<V
     let call = Call { action, body: &body, region: asked.region, surroundings };
     // The target says what is called; a signature for another service would be refused by AWS.
     let signed = match service {
-        "DynamoDB_20120810" => "dynamodb",
+        "DynamoDB_20120810" | "DynamoDBStreams_20120810" => "dynamodb",
         "AWSStepFunctions" => "states",
         "CodeBuild_20161006" => "codebuild",
         "AmazonSSM" => "ssm",
@@ -80,6 +80,16 @@ impl Call<'_> {
             "BatchGetItem" | "BatchWriteItem" => {
                 let tables = self.body["RequestItems"].as_object().ok_or("a batch has no RequestItems")?;
                 tables.iter().map(|(table, items)| self.batch(table, items)).collect()
+            }
+            // DynamoDB's second API; in policies the service is one.
+            "ListStreams" => Ok(vec![Check::new("dynamodb:ListStreams", "*")]),
+            "DescribeStream" | "GetShardIterator" => {
+                Ok(vec![Check::new(format!("dynamodb:{}", self.action), self.text("StreamArn")?)])
+            }
+            "GetRecords" => {
+                // An iterator begins with the ARN of its stream.
+                let stream = self.text("ShardIterator")?.split('|').next().unwrap_or_default();
+                Ok(vec![Check::new("dynamodb:GetRecords", stream)])
             }
             _ => Err(self.unknown("dynamodb")),
         }

@@ -7,6 +7,7 @@ mod claims;
 mod items;
 mod keys;
 mod pages;
+mod stream;
 mod transactions;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 use crate::failure::{Call, answered};
 use items::{BuildListing, Item, Key};
+pub use stream::read_change;
 use transactions::Outcome;
 
 const SERVICE: &str = "dynamodb";

@@ -7,6 +7,7 @@
 mod calls;
 mod cloud;
 mod ec2_runners;
+mod events;
 mod keys;
 mod objects;
 mod records;

@@ -120,7 +120,7 @@ fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn queued(created_at: &str) -> BuildRecord {
+pub(crate) fn queued(created_at: &str) -> BuildRecord {
     BuildRecord {
         build_id: RandomIdentifiers.new_build_id(),
         revision: 0,
