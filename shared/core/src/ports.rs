@@ -11,7 +11,7 @@ use ciab_template::{Bundle, TemplateSource};
 use jiff::Timestamp;
 
 use crate::build::{BuildRecord, BuildStatus, RunnerKind};
-use crate::ids::{BuildId, ImageId, Region};
+use crate::ids::{BuildId, ImageId, Region, RequestId};
 use crate::image::ImageRecord;
 use crate::key::{KeyId, KeyRecord, NewKey};
 use crate::ledger::Ledger;
@@ -399,6 +399,8 @@ pub trait TaskTokens: Send + Sync {
 pub struct RunnerOrder {
     /// The build that it runs.
     pub build_id: BuildId,
+    /// The request that asked for it, for the runner's log lines.
+    pub request_id: Option<RequestId>,
     /// Which kind of runner.
     pub kind: RunnerKind,
     /// The task token that it answers with.

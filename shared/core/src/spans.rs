@@ -1,0 +1,29 @@
+//! Spans: what the log lines of a piece of work are about.
+//!
+//! A line about a build names the build and the request that asked for it, so that one query follows a build from the API through
+//! all functions to its runner. Must never hold more than ids.
+//!
+//! They are of the level `error`: whatever lines a log filter lets through, these fields are in them.
+
+use tracing::field::{Empty, display};
+use tracing::{Span, error_span};
+
+use crate::build::BuildRecord;
+use crate::ids::BuildId;
+
+/// Of work on a build whose record is at hand.
+pub fn of_build(record: &BuildRecord) -> Span {
+    error_span!("build", build_id = %record.build_id, request_id = record.request_id.as_ref().map(display))
+}
+
+/// Of work that begins with an id alone: [`name_request`] adds the rest once the record was read.
+pub(crate) fn of_build_id(id: BuildId) -> Span {
+    error_span!("build", build_id = %id, request_id = Empty)
+}
+
+/// Has the lines of the current span, one of [`of_build_id`], name the request that asked for its build.
+pub(crate) fn name_request(record: &BuildRecord) {
+    if let Some(request_id) = &record.request_id {
+        Span::current().record("request_id", display(request_id));
+    }
+}
