@@ -126,7 +126,9 @@ impl Error {
             }
             Self::Refused { status: 429, .. } => "the service is busy; try again later",
             Self::Refused { status: 500.., request_id: Some(id), .. } => {
-                return Some(format!("whoever runs the service finds more in its logs under the request {id}"));
+                return Some(format!(
+                    "whoever runs the service finds more in its logs under the request {id}"
+                ));
             }
             Self::Setup { .. } => "are the system's CA certificates installed?",
             Self::UnknownBuild { .. } | Self::OtherTemplate { .. } => "is a newer version of ciab available?",

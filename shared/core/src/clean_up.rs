@@ -56,8 +56,8 @@ async fn clean_up(deps: &Deps, input: Input) -> Result<Output, StepError> {
         record.begin_clean_up(failure(record, &input.error, now), now)
     })
     .await?;
-    // Its name alone: what the cause says was masked for the build's own log and not for this one.
-    tracing::info!(error = input.error.error, phase = ?record.phase, "the build is cleaned up");
+    // By its name alone: the cause may hold what a template printed, and is in the record.
+    tracing::info!(caught = input.error.error, phase = ?record.phase, "the build is cleaned up");
     let record = if record.status.is_final() { record } else { bring_on_one(deps, record).await? };
     Ok(Output { status: record.status })
 }

@@ -69,6 +69,13 @@ pub fn shown(text: &str) -> String {
 #[serde(try_from = "String", into = "String")]
 pub struct RequestId(String);
 
+impl RequestId {
+    /// The id's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -37,7 +37,7 @@ pub mod resolve_template;
 pub mod resource;
 pub mod routes;
 pub mod settings;
-pub mod spans;
+mod spans;
 pub mod start_runner;
 pub mod step;
 pub mod template_hosts;

@@ -5,15 +5,15 @@
 //!
 //! They are of the level `error`: whatever lines a log filter lets through, these fields are in them.
 
-use tracing::field::{Empty, display};
+use tracing::field::Empty;
 use tracing::{Span, error_span};
 
 use crate::build::BuildRecord;
-use crate::ids::BuildId;
+use crate::ids::{BuildId, RequestId};
 
 /// Of work on a build whose record is at hand.
-pub fn of_build(record: &BuildRecord) -> Span {
-    error_span!("build", build_id = %record.build_id, request_id = record.request_id.as_ref().map(display))
+pub(crate) fn of_build(record: &BuildRecord) -> Span {
+    error_span!("build", build_id = %record.build_id, request_id = request_of(record))
 }
 
 /// Of work that begins with an id alone: [`name_request`] adds the rest once the record was read.
@@ -23,7 +23,10 @@ pub(crate) fn of_build_id(id: BuildId) -> Span {
 
 /// Has the lines of the current span, one of [`of_build_id`], name the request that asked for its build.
 pub(crate) fn name_request(record: &BuildRecord) {
-    if let Some(request_id) = &record.request_id {
-        Span::current().record("request_id", display(request_id));
-    }
+    Span::current().record("request_id", request_of(record));
+}
+
+/// Empty where nobody noted it: else a span around this one, of another build or request, would lend its own.
+fn request_of(record: &BuildRecord) -> &str {
+    record.request_id.as_ref().map_or("", RequestId::as_str)
 }
