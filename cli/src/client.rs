@@ -24,6 +24,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(35);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often one request is tried before its failure is the command's.
 const ATTEMPTS: u32 = 4;
+/// The header by which API Gateway names a request.
+const REQUEST_ID: &str = "apigw-requestid";
 /// The longest a command that doesn't wait for a build lets the service put it off.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(20);
 
@@ -31,7 +33,14 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(20);
 pub(crate) enum Error {
     /// The service refused or failed, in its own words.
     #[error("{message} ({code})")]
-    Refused { status: u16, code: String, message: String, retry_after: Option<Duration> },
+    Refused {
+        status: u16,
+        code: String,
+        message: String,
+        retry_after: Option<Duration>,
+        /// What the service's logs have the request under.
+        request_id: Option<String>,
+    },
     /// No connection: the request was not sent.
     #[error("can't reach the service at {server}")]
     Unreachable { server: String, source: reqwest::Error },
@@ -116,6 +125,11 @@ impl Error {
                 "give the key with CIAB_API_KEY or --api-key"
             }
             Self::Refused { status: 429, .. } => "the service is busy; try again later",
+            Self::Refused { status: 500.., request_id: Some(id), .. } => {
+                return Some(format!(
+                    "whoever runs the service finds more in its logs under the request {id}"
+                ));
+            }
             Self::Setup { .. } => "are the system's CA certificates installed?",
             Self::UnknownBuild { .. } | Self::OtherTemplate { .. } => "is a newer version of ciab available?",
             Self::Upload(_) => {
@@ -430,7 +444,8 @@ impl Client {
         let retry_after = retry_after(headers);
         match serde_json::from_slice::<ErrorBody>(body) {
             Ok(ErrorBody { error: ErrorDetail { code, message } }) => {
-                Error::Refused { status: status.as_u16(), code, message, retry_after }
+                let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+                Error::Refused { status: status.as_u16(), code, message, retry_after, request_id }
             }
             // API gateways answer these by themselves, in a shape of their own.
             Err(_) if matches!(status.as_u16(), 401 | 403) => {

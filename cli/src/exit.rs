@@ -203,6 +203,7 @@ mod tests {
             code: "code".to_owned(),
             message: "message".to_owned(),
             retry_after: None,
+            request_id: None,
         })
     }
 

@@ -78,6 +78,15 @@ impl Configuration {
     }
 }
 
+/// What every line of the runner's log names: the build, and the request that asked for it. Read without a check, so that a line
+/// about settings that are wrong has it too.
+pub fn named_in_lines(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    [("build_id", "CIAB_BUILD_ID"), ("request_id", "CIAB_REQUEST_ID")]
+        .into_iter()
+        .filter_map(|(field, name)| Some((field, get(name).filter(|value| !value.is_empty())?)))
+        .collect()
+}
+
 fn parsed<T: std::str::FromStr>(
     (name, what): (&'static str, &'static str),
     given: String,
@@ -119,6 +128,18 @@ mod tests {
             let error = read(&[(name, "")]).err().unwrap().to_string();
             assert!(error.starts_with(name), "{error}");
         }
+    }
+
+    #[test]
+    fn lines_name_the_build_and_its_request_and_nothing_else() {
+        let get = |name: &str| match name {
+            "CIAB_BUILD_ID" => Some("b".to_owned()),
+            "CIAB_REQUEST_ID" => Some("r".to_owned()),
+            _ => Some("a secret".to_owned()),
+        };
+        assert_eq!(named_in_lines(get), [("build_id", "b".to_owned()), ("request_id", "r".to_owned())]);
+        // A build from before its request was noted.
+        assert_eq!(named_in_lines(|_| Some(String::new())), []);
     }
 
     #[test]

@@ -7,18 +7,17 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ciab_aws::{S3Objects, StepFunctionsTaskTokens};
-use ciab_runner::configuration::Configuration;
+use ciab_runner::configuration::{Configuration, named_in_lines};
 use ciab_runner::report::Reported;
 use ciab_runner::run::{Ports, run};
 use ciab_runner::stop::{StopReason, StopSwitch};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 // One thread: the kernel tells Packer of the death of the thread that started it, and this one lives to the end.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    // To stderr: a process that serves one build alone names it in all lines, whichever task they come from.
+    ciab_logs::start(std::io::stderr, named_in_lines(|name| std::env::var(name).ok()));
     match run_build().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -62,6 +62,7 @@ pub async fn run(
     host_environment: Vec<(OsString, OsString)>,
 ) -> Reported {
     let build_id = configuration.build_id;
+    tracing::info!(deadline = %configuration.deadline, "the runner begins");
     let log = Log::new(secrets(configuration, &host_environment));
     let writer = Writer::start(&log, ports.objects.clone(), build_id);
     let ledger = LedgerWriter::start(ports.objects.clone(), build_id);
@@ -91,6 +92,8 @@ pub async fn run(
         tracing::error!(log_stored, ledger_stored, manifest_stored, "{message}");
     }
     let reported = report(ports.tasks.as_ref(), &configuration.task_token, &result).await;
+    let outcome = result.as_ref().map_or_else(|failure| failure.name.as_str(), |_| "Built");
+    tracing::info!(outcome, reported = matches!(reported, Reported::Yes), "the runner ends");
     heartbeats.abort();
     deadline.abort();
     if !manifest_stored && !matches!(reported, Reported::Yes) {

@@ -31,6 +31,22 @@ fn a_service_that_goes_on_failing_exits_5() {
 }
 
 #[test]
+fn a_failure_of_the_service_is_told_with_the_request_that_its_logs_have() {
+    let service = Service::start();
+    let body = r#"{"error": {"code": "internal_error", "message": "oh"}}"#;
+    let named =
+        |status| Answer::Raw(status, vec![("apigw-requestid", "JKJaXm=".to_owned())], body.to_owned());
+    service.on_build([named(500)]);
+    ciab(&service, &["image", "status", BUILD_ID])
+        .exited(5)
+        .says("error: oh (internal_error)\nhint: whoever runs the service finds more in its logs under the request JKJaXm=");
+    service.on_build([named(404)]);
+    let outcome = ciab(&service, &["image", "status", BUILD_ID]);
+    outcome.exited(3);
+    assert!(!outcome.stderr.contains("JKJaXm"), "what the caller can mend needs no log: {}", outcome.stderr);
+}
+
+#[test]
 fn a_service_that_recovers_is_not_noticed() {
     let service = Service::start();
     service.on_build([

@@ -476,6 +476,28 @@ mod tests {
     }
 
     #[test]
+    fn traces_may_be_sent_by_all_functions_and_the_state_machine_where_they_are_wanted_and_by_nothing_else() {
+        let sending = |overrides: &[(&str, &str)]| -> Vec<String> {
+            let may_send = |role: &RoleSpec| {
+                let of_aws = role.shared.iter().map(|(_, policy)| policy);
+                let mut policies = role.policies.iter().chain(&role.implied).chain(of_aws);
+                policies.any(|policy| policy.to_string().contains("xray:PutTraceSegments"))
+            };
+            let roles = ours(overrides).unwrap().roles;
+            roles.into_iter().filter(may_send).map(|role| role.logical).collect()
+        };
+        assert!(sending(&[]).is_empty());
+        assert!(sending(&[("Tracing", "Disabled")]).is_empty());
+        let mut expected: Vec<String> =
+            ours(&[]).unwrap().functions.into_iter().map(|function| function.role).collect();
+        expected.push("BuildImageStateMachineRole".to_owned());
+        expected.sort();
+        let mut active = sending(&[("Tracing", "Active")]);
+        active.sort();
+        assert_eq!(active, expected);
+    }
+
+    #[test]
     fn the_runners_instances_are_as_closed_as_the_template_says() {
         let template = ours(&[]).unwrap();
         let launch = &template.launch_templates[0];

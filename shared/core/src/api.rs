@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::ids::{InvalidName, Provider, Region};
+use crate::build::Asker;
+use crate::ids::{InvalidName, Provider, Region, RequestId};
 use crate::key::{Caller, Limits};
 use crate::ports::{INVALID_NEXT_TOKEN, PortError};
 
@@ -29,6 +30,8 @@ pub struct HttpRequest {
     pub body: Vec<u8>,
     /// Whose key it came with; none where the route is open, or the service asks itself.
     pub caller: Option<Caller>,
+    /// The id that the gateway gave it: it is in the access log and in the answer's `apigw-requestid`.
+    pub request_id: Option<RequestId>,
 }
 
 impl HttpRequest {
@@ -40,6 +43,11 @@ impl HttpRequest {
     /// The id of the key that it came with.
     pub fn requested_by(&self) -> Option<String> {
         self.caller.as_ref().map(|caller| caller.key_id.clone())
+    }
+
+    /// Who asks.
+    pub fn asker(&self) -> Asker {
+        Asker { key_id: self.requested_by(), request_id: self.request_id.clone() }
     }
 
     /// What the caller is limited to, if to anything.

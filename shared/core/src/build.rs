@@ -9,7 +9,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BuildId, ImageId, Provider, Region};
+use crate::ids::{BuildId, ImageId, Provider, Region, RequestId};
 use crate::resource::Leftovers;
 
 /// The four statuses that callers see.
@@ -119,6 +119,15 @@ pub enum Origin {
     Request,
     /// A rebuild, which deletes its own images once enough newer ones are there.
     Rebuild,
+}
+
+/// Who asked for a build.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asker {
+    /// The id of the key that it was asked for with; none for the service itself.
+    pub key_id: Option<String>,
+    /// The id of the request; of a scheduled run, that of its invocation.
+    pub request_id: Option<RequestId>,
 }
 
 /// The step that failed.
@@ -252,6 +261,9 @@ pub struct BuildRecord {
     /// The id of the key that it was requested with.
     #[serde(default)]
     pub requested_by: Option<String>,
+    /// The id of the request that first asked for it: what the log lines about it name. None for a build from before it was noted.
+    #[serde(default)]
+    pub request_id: Option<RequestId>,
     /// How long it may take, from its start, in seconds.
     pub timeout_secs: u32,
     /// When it was submitted.
@@ -527,6 +539,7 @@ pub(crate) mod tests {
             template: TemplateReference { source: "builtin://default-ec2".into(), digest: None },
             tags: BTreeMap::new(),
             requested_by: None,
+            request_id: None,
             timeout_secs: 1800,
             created_at: time("2026-03-25T14:30:00Z"),
             started_at: None,

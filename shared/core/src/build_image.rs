@@ -8,9 +8,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tracing::Instrument as _;
+use tracing::field::display;
 
 use crate::api::{ApiError, HttpRequest, HttpResponse};
-use crate::build::{BuildRecord, BuildStatus, Origin, Phase, TemplateReference};
+use crate::build::{Asker, BuildRecord, BuildStatus, Origin, Phase, TemplateReference};
 use crate::digest::sha256_hex;
 use crate::dispatch::Dispatcher;
 use crate::ids::{BuildId, Provider, Region, shown};
@@ -20,6 +22,7 @@ use crate::request::{BuildRequest, RequestedTemplate};
 use crate::resolve_template::{ResolveError, Resolver};
 use crate::resource::Leftovers;
 use crate::settings::Settings;
+use crate::spans;
 use crate::step::StepError;
 
 /// What it needs.
@@ -87,12 +90,12 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
     let asked = BuildRequest::read(&request.body, &deps.settings)?;
     request.stay_within_limits("build", asked.provider, &asked.region)?;
     let key = idempotency_key(request, &asked)?;
-    let record = submit(deps, asked, key, Origin::Request, request.requested_by()).await?;
+    let record = submit(deps, asked, key, Origin::Request, request.asker()).await?;
     HttpResponse::json(202, &Accepted::from(&record))
 }
 
 /// Accepts a build that was asked for, and dispatches: the one way in which a build comes to be. With a key that was used
-/// before for the same, the build that it gave then. `requested_by` is the id of the key that asks, if one does.
+/// before for the same, the build that it gave then, whose record goes on to name who asked first.
 ///
 /// # Errors
 /// Those of the contract.
@@ -101,33 +104,53 @@ pub async fn submit(
     asked: BuildRequest,
     key: Option<IdempotencyKey>,
     origin: Origin,
-    requested_by: Option<String>,
+    asker: Asker,
 ) -> Result<BuildRecord, ApiError> {
     let build_id = deps.identifiers.new_build_id();
-    let record = BuildRecord { origin, requested_by, ..queued(build_id, &asked, deps.clock.now()) };
+    let record = BuildRecord {
+        origin,
+        requested_by: asker.key_id,
+        request_id: asker.request_id.clone(),
+        ..queued(build_id, &asked, deps.clock.now())
+    };
     let input = BuildInput { template: asked.template, variables: asked.variables };
     check_template(deps, &record, &input).await?;
 
     // The input first: a record without it could not be built, an input without a record expires with the bucket's rule.
     let document = serde_json::to_vec(&input).map_err(|error| ApiError::Internal(Box::new(error)))?;
     deps.objects.put(&BuildInput::key(build_id), document).await?;
-    let record = match deps.records.submit(&record, key.as_ref()).await? {
-        Submission::Accepted => record,
-        Submission::Repeated(earlier) => *earlier,
+    let (record, repeated) = match deps.records.submit(&record, key.as_ref()).await? {
+        Submission::Accepted => (record, false),
+        Submission::Repeated(earlier) => (*earlier, true),
         Submission::KeyReused => return Err(ApiError::IdempotencyConflict),
     };
+    let about = spans::of_build(&record);
+    let dispatched = async {
+        if repeated {
+            let by_request_id = asker.request_id.as_ref().map(display);
+            tracing::info!(by_request_id, "the build was asked for once more");
+        } else {
+            let (provider, region, key_id) = (record.provider, &record.region, &record.requested_by);
+            tracing::info!(%provider, %region, key_id, "the build is accepted");
+        }
+        dispatch(deps, &record).await;
+    };
+    dispatched.instrument(about).await;
+    Ok(record)
+}
+
+/// Has the build begin, if it can. It is accepted all the same where that fails: the poller dispatches what waits.
+async fn dispatch(deps: &Deps, record: &BuildRecord) {
     if record.status == BuildStatus::Queued {
         let dispatcher = Dispatcher {
             records: deps.records.clone(),
             workflows: deps.workflows.clone(),
             slots: deps.settings.concurrent_builds,
         };
-        if let Err(error) = dispatcher.dispatch(Some(&record)).await {
-            // The build is accepted all the same: the poller dispatches what waits.
-            tracing::warn!(build_id = %record.build_id, error = &error as &dyn std::error::Error, "not dispatched yet");
+        if let Err(error) = dispatcher.dispatch(Some(record)).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "not dispatched yet");
         }
     }
-    Ok(record)
 }
 
 /// Whatever can be told of a template that is at hand is told before the build is accepted. One that has to be fetched is
@@ -196,6 +219,7 @@ fn queued(build_id: BuildId, asked: &BuildRequest, now: Timestamp) -> BuildRecor
         template: TemplateReference { source: asked.template.source.to_string(), digest: None },
         tags: asked.tags.clone(),
         requested_by: None,
+        request_id: None,
         timeout_secs: asked.timeout_secs,
         created_at: now,
         started_at: None,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::build::{BuildRecord, BuildStatus, Failure, FailureKind, Stage};
 use crate::ids::BuildId;
 use crate::reconcile::{Deps, bring_on_one};
-use crate::step::{StepError, update};
+use crate::step::{StepError, for_build, update};
 
 /// What the state machine hands over.
 #[derive(Debug, Clone, Deserialize)]
@@ -44,6 +44,10 @@ pub struct Output {
 /// # Errors
 /// `LeftoversRemain` while something is left; otherwise those that every step has.
 pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
+    for_build(input.build_id, clean_up(deps, input)).await
+}
+
+async fn clean_up(deps: &Deps, input: Input) -> Result<Output, StepError> {
     let now = deps.clock.now();
     let record = update(&*deps.records, input.build_id, |record| {
         if record.status.is_final() {
@@ -52,6 +56,8 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
         record.begin_clean_up(failure(record, &input.error, now), now)
     })
     .await?;
+    // By its name alone: the cause may hold what a template printed, and is in the record.
+    tracing::info!(caught = input.error.error, phase = ?record.phase, "the build is cleaned up");
     let record = if record.status.is_final() { record } else { bring_on_one(deps, record).await? };
     Ok(Output { status: record.status })
 }

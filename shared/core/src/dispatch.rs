@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::build::{BuildRecord, BuildStatus};
 use crate::ids::BuildId;
 use crate::ports::{PortError, Records, Slot, Workflows};
+use crate::spans;
 
 /// Pages of active builds that one dispatch reads at most: a bound, far above what a stack has.
 const PAGES: usize = 1_000;
@@ -71,6 +72,7 @@ impl Dispatcher {
             }
             if self.still_waits(record.build_id).await? {
                 self.workflows.start(record.build_id).await?;
+                spans::of_build(&record).in_scope(|| tracing::info!("the build has a slot and an execution"));
                 dispatched += 1;
                 free -= 1;
             } else {
@@ -90,11 +92,12 @@ impl Dispatcher {
     }
 
     /// Gives back the slot of a build that has ended, and gives it to the next. What fails in here is made up for by the poller.
-    pub async fn pass_on(&self, ended: &[BuildId]) {
-        for id in ended {
-            if let Err(error) = self.records.release_slot(*id).await {
+    pub async fn pass_on(&self, ended: &[&BuildRecord]) {
+        for record in ended {
+            if let Err(error) = self.records.release_slot(record.build_id).await {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(build_id = %id, error, "the build's slot was not given back yet");
+                spans::of_build(record)
+                    .in_scope(|| tracing::warn!(error, "the build's slot was not given back yet"));
             }
         }
         if let Err(error) = self.dispatch(None).await {

@@ -13,7 +13,8 @@ use crate::image::{ImageRecord, ImageStatus};
 use crate::ports::{CloudImage, Write};
 use crate::reconcile::Deps;
 use crate::resource::{is_tagged, tag};
-use crate::step::StepError;
+use crate::spans;
+use crate::step::{StepError, for_build};
 
 /// The tag of an image that was made by a local stack that could not host instances.
 const PROVISIONED: &str = "ciab:provisioned";
@@ -42,14 +43,19 @@ pub struct Output {
 /// `ImageNotReady` while EC2 calls an AMI `pending` or shows no owner's tags on it; `ImageRejected` for one that is not this
 /// build's; otherwise those that every step has.
 pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
+    for_build(input.build_id, finish_build(deps, input)).await
+}
+
+async fn finish_build(deps: &Deps, input: Input) -> Result<Output, StepError> {
     let id = input.build_id;
     let mut record = deps.records.build(id).await?.ok_or(StepError::BuildMissing(id))?;
+    spans::name_request(&record);
     let image_id = wanted(&record, &input.artifacts)?.clone();
     if record.status == BuildStatus::Succeeded && record.image_id.as_ref() == Some(&image_id) {
         return Ok(Output { image_id });
     }
     take_over(deps, &mut record, &input.artifacts).await?;
-    deps.dispatcher().pass_on(&[id]).await;
+    deps.dispatcher().pass_on(&[&record]).await;
     Ok(Output { image_id })
 }
 
@@ -94,6 +100,10 @@ pub async fn take_over(
         Write::Done => {
             succeeded.revision += 1;
             *record = succeeded;
+            tracing::info!(
+                image_id = record.image_id.as_ref().map(tracing::field::display),
+                "the build succeeded"
+            );
             Ok(())
         }
         Write::Conflict => Err(StepError::RecordContended),

@@ -63,6 +63,54 @@ pub fn shown(text: &str) -> String {
     out
 }
 
+/// The id of a request: what API Gateway gave it, or, for work that nobody asked the API for, the invocation's. 1 to 128 printable
+/// ASCII characters without spaces.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// The id's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName {
+                what: "request id",
+                given: shown(text),
+                allowed: "1 to 128 printable ASCII characters without spaces",
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for RequestId {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<RequestId> for String {
+    fn from(id: RequestId) -> Self {
+        id.0
+    }
+}
+
 /// An AMI's id: `ami-` and 8 or 17 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -223,6 +271,16 @@ mod tests {
         assert!("550e8400e29b41d4a716446655440000".parse::<BuildId>().is_err());
         assert!("{550e8400-e29b-41d4-a716-446655440000}".parse::<BuildId>().is_err());
         assert!("../../etc/passwd".parse::<BuildId>().is_err());
+    }
+
+    #[test]
+    fn a_request_id_is_one_printable_word() {
+        for good in ["JKJaXmPLvHcESHA=", "6d1d8a1e-7d1f-4a9e-a1c1-8f5d5c1f0a11", "r"] {
+            assert_eq!(good.parse::<RequestId>().unwrap().to_string(), good);
+        }
+        for bad in ["", "two words", "two\nlines", "é", &"r".repeat(129)] {
+            assert!(bad.parse::<RequestId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

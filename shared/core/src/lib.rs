@@ -39,6 +39,7 @@ pub mod resolve_template;
 pub mod resource;
 pub mod routes;
 pub mod settings;
+mod spans;
 pub mod start_runner;
 pub mod step;
 pub mod template_hosts;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use tracing::Instrument as _;
 
 use crate::build::{BuildRecord, BuildStatus, RunnerKind};
 use crate::ids::{BuildId, ImageId, Region};
@@ -17,6 +18,7 @@ use crate::life::{Observation, has_leftovers};
 use crate::ports::{ExecutionState, ImageFilter, Lease, PortError};
 use crate::reconcile::{self, bring_on, runners_of};
 use crate::resource::{Resource, tag};
+use crate::spans;
 use crate::step::{StepError, update};
 
 /// Pages that one poll reads at most, of builds and of images: a bound, far above what a stack has.
@@ -67,6 +69,12 @@ pub struct Output {
 /// # Errors
 /// Where the lease cannot be asked for, or the active builds cannot be read.
 pub async fn run(deps: &Deps, holder: &str) -> Result<Output, StepError> {
+    poll_alone(deps, holder).await.inspect_err(|error| {
+        tracing::error!(error = error as &dyn std::error::Error, name = error.name(), "the poll failed");
+    })
+}
+
+async fn poll_alone(deps: &Deps, holder: &str) -> Result<Output, StepError> {
     if !take_lease(deps, holder).await? {
         tracing::info!("another poll is under way");
         return Ok(Output { skipped: true, ..Output::default() });
@@ -105,12 +113,13 @@ async fn poll(deps: &Deps, holder: &str) -> Result<Output, StepError> {
             break;
         }
         for brought in bring_on(&deps.reconcile, some).await {
+            let _about = spans::of_build(&brought.record).entered();
             output.acted_on += usize::from(brought.acted);
             if has_leftovers(&brought.record, deps.reconcile.clock.now()) {
                 output.with_leftovers += 1;
                 let leftovers = &brought.record.leftovers;
                 let left = leftovers.found.without(&leftovers.removed);
-                tracing::warn!(build_id = %brought.record.build_id, ?left, "the build is not clean yet");
+                tracing::warn!(?left, "the build is not clean yet");
             }
             match brought.outcome {
                 // Somebody else wrote first: nothing is wrong.
@@ -118,7 +127,7 @@ async fn poll(deps: &Deps, holder: &str) -> Result<Output, StepError> {
                 Err(error) => {
                     output.failed += 1;
                     let error = &error as &dyn std::error::Error;
-                    tracing::error!(build_id = %brought.record.build_id, error, "the build could not be brought on");
+                    tracing::error!(error, "the build could not be brought on");
                 }
             }
         }
@@ -256,12 +265,15 @@ async fn sweep_instance(
         }
         match records.build(id).await? {
             Some(record) if !record.is_active() => {
-                tracing::warn!(build_id = %id, instance = instance.id, "an instance turned up after its build was clean");
-                update(records, id, |record| {
-                    record.reopen();
-                    Ok(())
-                })
-                .await?;
+                let reopened = async {
+                    tracing::warn!(instance = instance.id, "an instance turned up after its build was clean");
+                    update(records, id, |record| {
+                        record.reopen();
+                        Ok(())
+                    })
+                    .await
+                };
+                reopened.instrument(spans::of_build(&record)).await?;
             }
             Some(_) => {}
             None => tracing::error!(build_id = %id, instance = instance.id, "an instance of no known build"),
@@ -272,8 +284,14 @@ async fn sweep_instance(
             !record.clean && record.runner_id.as_ref().is_none_or(|runner| *runner == instance.id)
         };
         let known = active.get(&id).is_some_and(|record| is_its_runner(record));
-        if !known && !records.build(id).await?.is_some_and(|record| is_its_runner(&record)) {
-            tracing::warn!(build_id = %id, runner = instance.id, "a runner of a build that has none, or another");
+        if known {
+            return Ok(());
+        }
+        let record = records.build(id).await?;
+        if !record.as_ref().is_some_and(is_its_runner) {
+            record.as_ref().map_or_else(|| spans::of_build_id(id), spans::of_build).in_scope(|| {
+                tracing::warn!(runner = instance.id, "a runner of a build that has none, or another")
+            });
             deps.reconcile.runners.stop(&instance.id).await?;
         }
     }

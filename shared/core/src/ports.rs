@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::build::{BuildRecord, BuildStatus, RunnerKind};
 use crate::event::BuildEvent;
-use crate::ids::{BuildId, ImageId, Region};
+use crate::ids::{BuildId, ImageId, Region, RequestId};
 use crate::image::ImageRecord;
 use crate::key::{KeyId, KeyRecord, NewKey};
 use crate::ledger::Ledger;
@@ -411,6 +411,8 @@ pub trait TaskTokens: Send + Sync {
 pub struct RunnerOrder {
     /// The build that it runs.
     pub build_id: BuildId,
+    /// The request that asked for it, for the runner's log lines.
+    pub request_id: Option<RequestId>,
     /// Which kind of runner.
     pub kind: RunnerKind,
     /// The task token that it answers with.

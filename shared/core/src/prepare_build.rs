@@ -16,7 +16,7 @@ use crate::ports::{Clock, ObjectStore, PortError, Records, Secrets, TemplateFetc
 use crate::resolve_template::{Fetching, ResolveError, Resolver};
 use crate::resource::{key_pair_name, tag};
 use crate::settings::Settings;
-use crate::step::{StepError, update};
+use crate::step::{StepError, for_build, update};
 use ciab_template::{
     ArchivedFile, Bundle, ParsedTemplate, StandardValues, TagOptions, TemplateSource, VARIABLES_FILE,
 };
@@ -74,7 +74,10 @@ pub fn bundle_key(id: BuildId) -> String {
 /// # Errors
 /// `TemplateRejected` for the template's author; otherwise those that every step has.
 pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
-    let id = input.build_id;
+    for_build(input.build_id, prepare_build(deps, input.build_id)).await
+}
+
+async fn prepare_build(deps: &Deps, id: BuildId) -> Result<Output, StepError> {
     let now = deps.clock.now();
     let record = update(&*deps.records, id, |record| record.start(now)).await?;
     let key = BuildInput::key(id);
@@ -90,6 +93,7 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
         Ok(())
     })
     .await?;
+    tracing::info!(template_digest = prepared.digest, "the build is prepared");
     let run_packer_timeout_secs = patience(&record, now).as_secs();
     let heartbeat_secs = HEARTBEAT.as_secs().min(run_packer_timeout_secs - 1);
     Ok(Output { build_id: id, run_packer_timeout_secs, heartbeat_secs })

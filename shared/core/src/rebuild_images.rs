@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::{ApiError, HttpRequest, HttpResponse};
-use crate::build::{BuildRecord, Origin};
+use crate::build::{Asker, BuildRecord, Origin};
 use crate::build_image;
 use crate::delete_image;
 use crate::digest::sha256_hex;
-use crate::ids::{BuildId, ImageId, Provider, Region, shown};
+use crate::ids::{BuildId, ImageId, Provider, Region, RequestId, shown};
 use crate::image::ImageRecord;
 use crate::ports::{IdempotencyKey, ImageFilter, PortError};
 use crate::request::{BuildRequest, allowed_region, refuse_unknown};
@@ -200,8 +200,8 @@ struct Run {
     regions: Vec<Region>,
     key: String,
     until: Timestamp,
-    /// The id of the key that asked; none for the schedule.
-    requested_by: Option<String>,
+    /// Who asked: whoever called the API, or the schedule, which has no key.
+    asker: Asker,
 }
 
 /// Answers the route: a rebuild at once, of all that is configured or of what the body names.
@@ -219,17 +219,15 @@ pub async fn handle(deps: &Deps, request: &HttpRequest) -> Result<HttpResponse, 
         None => format!("rebuild request {}", deps.build_image.identifiers.new_holder()),
     };
     let until = deps.build_image.clock.now() + HTTP_TIME;
-    HttpResponse::json(
-        202,
-        &rebuild(deps, &Run { providers, regions, key, until, requested_by: request.requested_by() }).await,
-    )
+    let run = Run { providers, regions, key, until, asker: request.asker() };
+    HttpResponse::json(202, &rebuild(deps, &run).await)
 }
 
-/// Does the schedule's run.
+/// Does the schedule's run. `request_id` is what the builds that it starts name as the request that asked for them.
 ///
 /// # Errors
 /// Where a part of it failed, once all others have had their turn.
-pub async fn run(deps: &Deps, event: Scheduled) -> Result<Report, Incomplete> {
+pub async fn run(deps: &Deps, event: Scheduled, request_id: Option<RequestId>) -> Result<Report, Incomplete> {
     let report = rebuild(
         deps,
         &Run {
@@ -237,7 +235,7 @@ pub async fn run(deps: &Deps, event: Scheduled) -> Result<Report, Incomplete> {
             regions: deps.rebuilds.regions.clone(),
             key: format!("rebuild schedule {}", event.scheduled_at),
             until: deps.build_image.clock.now() + SCHEDULE_TIME,
-            requested_by: None,
+            asker: Asker { key_id: None, request_id },
         },
     )
     .await;
@@ -348,7 +346,7 @@ async fn start(deps: &Deps, run: &Run, provider: Provider, region: &Region) -> R
     // Of what is always the same: where the operator changes a setting between two deliveries, they still are one.
     let request_digest = sha256_hex(b"rebuild");
     let key = IdempotencyKey { key: format!("{} {provider} {region}", run.key), request_digest };
-    build_image::submit(&deps.build_image, asked, Some(key), Origin::Rebuild, run.requested_by.clone()).await
+    build_image::submit(&deps.build_image, asked, Some(key), Origin::Rebuild, run.asker.clone()).await
 }
 
 /// Deletes what is older than the newest images of an agent and region. An image that cannot be deleted keeps no other from

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
+use tracing::Instrument as _;
 
 use crate::build::{Artifact, BuildRecord, Failure, Left, RunnerKind, Stage};
 use crate::dispatch::Dispatcher;
@@ -20,6 +21,7 @@ use crate::ports::{
     Clock, Cloud, Deletion, ObjectStore, PortError, Records, RunnerState, Runners, Trace, Workflows, Write,
 };
 use crate::resource::{ByKind, Resource};
+use crate::spans;
 use crate::step::StepError;
 
 /// Decisions about one build within one go: a bound above what any way through a build's end takes.
@@ -91,11 +93,12 @@ pub async fn bring_on(deps: &Deps, builds: Vec<(BuildRecord, Observation)>) -> V
     let mut going: Vec<Going> = builds.into_iter().map(|(record, seen)| Going::new(record, seen)).collect();
     for _ in 0..ROUNDS {
         let mut looks: BTreeMap<Look, Vec<usize>> = BTreeMap::new();
-        let steps = going
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, build)| build.outcome.is_none())
-            .map(async |(at, build)| (at, build.go(deps).await));
+        let steps = going.iter_mut().enumerate().filter(|(_, build)| build.outcome.is_none()).map(
+            async |(at, build)| {
+                let about = spans::of_build(&build.record);
+                (at, build.go(deps).instrument(about).await)
+            },
+        );
         let steps: Vec<(usize, Result<Next, StepError>)> =
             stream::iter(steps).buffered(BUILDS_AT_ONCE).collect().await;
         for (at, next) in steps {
@@ -120,15 +123,16 @@ pub async fn bring_on(deps: &Deps, builds: Vec<(BuildRecord, Observation)>) -> V
         }
     }
     for build in &mut going {
-        if let Err(error) = build.end(deps).await {
+        let about = spans::of_build(&build.record);
+        if let Err(error) = build.end(deps).instrument(about).await {
             // What went wrong before says more.
             if !matches!(build.outcome, Some(Err(_))) {
                 build.outcome = Some(Err(error));
             }
         }
     }
-    let ended: Vec<BuildId> =
-        going.iter().filter(|build| build.has_ended()).map(|build| build.record.build_id).collect();
+    let ended: Vec<&BuildRecord> =
+        going.iter().filter(|build| build.has_ended()).map(|build| &build.record).collect();
     if !ended.is_empty() {
         deps.dispatcher().pass_on(&ended).await;
     }
@@ -197,6 +201,9 @@ impl Going {
         match deps.records.replace(&self.record).await? {
             Write::Done => {
                 self.record.revision += 1;
+                if self.record.phase != self.stored.phase {
+                    tracing::info!(status = %self.record.status, phase = ?self.record.phase, "the build goes on");
+                }
                 self.stored = self.record.clone();
                 self.acted = true;
                 Ok(())
@@ -309,6 +316,7 @@ impl Going {
                 Action::RecordClean => {
                     self.record.clean = true;
                     self.save(deps).await?;
+                    tracing::info!("the build is clean");
                 }
             }
         }
@@ -342,13 +350,13 @@ impl Going {
             let (kind, id) = (resource.kind, &resource.id);
             match deps.cloud.delete(resource).await {
                 Ok(Deletion::Gone | Deletion::Going) => {
-                    tracing::info!(build_id = %self.record.build_id, ?kind, id, "removed");
+                    tracing::info!(?kind, id, "removed");
                     self.acted = true;
                 }
                 Ok(Deletion::InUse) => {}
                 Err(error) => {
                     let cause = &error as &dyn std::error::Error;
-                    tracing::warn!(build_id = %self.record.build_id, ?kind, id, error = cause, "not removed");
+                    tracing::warn!(?kind, id, error = cause, "not removed");
                     failed.get_or_insert(error);
                 }
             }

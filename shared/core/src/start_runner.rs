@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::build::BuildRecord;
 use crate::ids::BuildId;
 use crate::ports::{Clock, Records, RunnerOrder, Runners};
-use crate::step::{StepError, update};
+use crate::step::{StepError, for_build, update};
 
 /// What it needs.
 pub struct Deps {
@@ -46,6 +46,10 @@ pub struct Output {
 /// `RunnerUncertain` once a runner was asked for: the state machine must not try that again, since a new try has a new task token,
 /// and a runner that was started all the same holds the old one. Otherwise those that every step has.
 pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
+    for_build(input.build_id, start_runner(deps, input)).await
+}
+
+async fn start_runner(deps: &Deps, input: Input) -> Result<Output, StepError> {
     // The intent first: from here on there may be a runner, whatever happens to the answer.
     let now = deps.clock.now();
     let asked_before = AtomicBool::new(false);
@@ -72,6 +76,7 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
         let stopped = deps.runners.stop(&runner_id).await.map_err(StepError::from);
         return Err(StepError::RunnerUncertain(Box::new(stopped.err().unwrap_or(error))));
     }
+    tracing::info!(runner_id, "the build's runner was started");
     Ok(Output { runner_id })
 }
 
@@ -86,6 +91,7 @@ async fn started_before(deps: &Deps, record: &BuildRecord) -> Result<Option<Stri
 fn order(record: &BuildRecord, task_token: String) -> RunnerOrder {
     RunnerOrder {
         build_id: record.build_id,
+        request_id: record.request_id.clone(),
         kind: record.runner,
         task_token,
         deadline: record.deadline.unwrap_or(record.created_at),

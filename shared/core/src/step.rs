@@ -3,9 +3,12 @@
 //!
 //! Must never decide anything about a build: that is `life.rs`.
 
+use tracing::Instrument as _;
+
 use crate::build::{BuildRecord, NotAllowed};
 use crate::ids::BuildId;
 use crate::ports::{PortError, Records, Write};
+use crate::spans;
 
 /// How often a change is tried again because somebody else wrote first.
 const CONFLICTS: usize = 5;
@@ -79,8 +82,25 @@ impl StepError {
     }
 }
 
+/// Does a step for one build: every line that it logs names the build, and from the first look at the record on the request that
+/// asked for it. The last line says why it failed, if it did.
+///
+/// # Errors
+/// Those of the step.
+pub(crate) async fn for_build<T>(
+    id: BuildId,
+    step: impl Future<Output = Result<T, StepError>>,
+) -> Result<T, StepError> {
+    let step = async {
+        step.await.inspect_err(|error| {
+            tracing::error!(error = error as &dyn std::error::Error, name = error.name(), "the step failed");
+        })
+    };
+    step.instrument(spans::of_build_id(id)).await
+}
+
 /// Reads a build's record, changes it and writes it; again from the start where somebody else wrote in between. A change
-/// that changes nothing writes nothing.
+/// that changes nothing writes nothing. Within the span of that build, whose lines name its request from then on.
 ///
 /// # Errors
 /// Those of `change`; `BuildMissing`; what the records answer.
@@ -91,6 +111,7 @@ pub async fn update(
 ) -> Result<BuildRecord, StepError> {
     for _ in 0..CONFLICTS {
         let before = records.build(id).await?.ok_or(StepError::BuildMissing(id))?;
+        spans::name_request(&before);
         let mut record = before.clone();
         change(&mut record)?;
         if record == before {

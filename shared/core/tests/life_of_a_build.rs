@@ -126,6 +126,21 @@ async fn one_idempotency_key_gives_one_build() {
 }
 
 #[tokio::test]
+async fn a_build_is_noted_with_the_request_that_asked_first() {
+    let world = World::new();
+    for id in ["first", "second"] {
+        let mut request = HttpRequest {
+            body: br#"{"provider": "codex"}"#.to_vec(),
+            request_id: id.parse().ok(),
+            ..HttpRequest::default()
+        };
+        request.headers.insert("idempotency-key".into(), "k".into());
+        build_image::handle(&world.build_image(), &request).await.unwrap();
+    }
+    assert_eq!(world.only_build().request_id, "first".parse().ok());
+}
+
+#[tokio::test]
 async fn a_build_that_was_not_dispatched_is_dispatched_by_the_poller() {
     let world = World::new();
     world.state(|state| state.fail_next = Some("start"));

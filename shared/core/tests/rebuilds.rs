@@ -34,7 +34,7 @@ fn deps(world: &World, providers: &str, regions: &str) -> Deps {
 }
 
 async fn night(deps: &Deps, at: &str) -> Result<Report, Incomplete> {
-    rebuild_images::run(deps, Scheduled { scheduled_at: at.parse().unwrap() }).await
+    rebuild_images::run(deps, Scheduled { scheduled_at: at.parse().unwrap() }, "night".parse().ok()).await
 }
 
 async fn post(deps: &Deps, key: Option<&str>, body: &str) -> Result<HttpResponse, ApiError> {

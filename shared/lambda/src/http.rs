@@ -7,13 +7,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ciab_core::api::{ApiError, HttpRequest, HttpResponse};
 use ciab_core::authorize_request::Question;
+use ciab_core::ids::RequestId;
 use ciab_core::key::Caller;
 use ciab_core::routes::{self, Access};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use lambda_runtime::{Error, LambdaEvent, service_fn};
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tracing::{Instrument as _, Span};
+
+use crate::invocation;
 
 /// Answers HTTP requests with a handler until the function is shut down.
 ///
@@ -24,14 +28,17 @@ where
     Handler: AsyncFn(&Deps, &HttpRequest) -> Result<HttpResponse, ApiError>,
 {
     let (deps, handler) = (&deps, &handler);
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<ApiGatewayV2httpRequest>| {
-        Ok::<_, Error>(answered(deps, handler, event.payload).await)
+    Runtime::new(service_fn(async move |event: LambdaEvent<ApiGatewayV2httpRequest>| {
+        let span = invocation::span(&event.context);
+        Ok::<_, Error>(answered(deps, handler, event.payload).instrument(span).await)
     }))
+    .run()
     .await
 }
 
 /// As [`serve_http`], for a function that is also given events of another kind, by a schedule for one: those go to `task`,
-/// whose failure fails the invocation, so that whoever sent the event sends it again.
+/// whose failure fails the invocation, so that whoever sent the event sends it again. The task is told the invocation's id as that of the
+/// request, which stays the same where Lambda tries it again.
 ///
 /// # Errors
 /// Where the Lambda runtime itself fails.
@@ -45,25 +52,41 @@ where
     Event: DeserializeOwned,
     Output: Serialize,
     Failure: std::error::Error + 'static,
-    Task: AsyncFn(&Deps, Event) -> Result<Output, Failure>,
+    Task: AsyncFn(&Deps, Event, Option<RequestId>) -> Result<Output, Failure>,
 {
     let (deps, handler, task) = (&deps, &handler, &task);
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Value>| {
-        // The gateway wraps whatever callers send, so that no request can pass for another kind of event.
-        if event.payload.get("requestContext").is_some() {
-            let event = serde_json::from_value(event.payload)?;
-            return Ok::<_, Error>(serde_json::to_value(answered(deps, handler, event).await)?);
-        }
-        match task(deps, serde_json::from_value(event.payload)?).await {
-            Ok(output) => Ok(serde_json::to_value(output)?),
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the event's work was not done");
-                // The message alone: what lies under it may hold internals, and was logged.
-                Err(error.to_string().into())
+    Runtime::new(service_fn(async move |event: LambdaEvent<Value>| {
+        let LambdaEvent { payload, context } = event;
+        let work = async {
+            // The gateway wraps whatever callers send, so that no request can pass for another kind of event.
+            if payload.get("requestContext").is_some() {
+                let event = serde_json::from_value(payload)?;
+                return Ok::<_, Error>(serde_json::to_value(answered(deps, handler, event).await)?);
             }
-        }
+            let request_id = serving(Some(&context.request_id));
+            match task(deps, serde_json::from_value(payload)?, request_id).await {
+                Ok(output) => Ok(serde_json::to_value(output)?),
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the event's work was not done"
+                    );
+                    // The message alone: what lies under it may hold internals, and was logged.
+                    Err(error.to_string().into())
+                }
+            }
+        };
+        work.instrument(invocation::span(&context)).await
     }))
+    .run()
     .await
+}
+
+/// Has the lines of this invocation name the request that it serves; the request's id.
+fn serving(request_id: Option<&str>) -> Option<RequestId> {
+    let request_id: RequestId = request_id?.parse().ok()?;
+    Span::current().record("request_id", tracing::field::display(&request_id));
+    Some(request_id)
 }
 
 async fn answered<Deps, Handler>(
@@ -96,6 +119,7 @@ fn answer(request: &HttpRequest, error: &ApiError) -> HttpResponse {
 }
 
 fn request(event: ApiGatewayV2httpRequest) -> Result<HttpRequest, ApiError> {
+    let request_id = serving(event.request_context.request_id.as_deref());
     let told = event.request_context.authorizer.as_ref().map(|authorizer| &authorizer.fields);
     let caller = caller(event.route_key.as_deref().unwrap_or_default(), told)?;
     let body = event.body.unwrap_or_default();
@@ -123,6 +147,7 @@ fn request(event: ApiGatewayV2httpRequest) -> Result<HttpRequest, ApiError> {
         headers,
         body,
         caller,
+        request_id,
     })
 }
 
@@ -174,6 +199,14 @@ struct AuthorizerEvent {
     route_key: String,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    #[serde(default)]
+    request_context: AuthorizerContext,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AuthorizerContext {
+    request_id: Option<String>,
 }
 
 impl From<AuthorizerEvent> for Question {
@@ -212,17 +245,23 @@ where
     Failure: std::error::Error + Send + Sync + 'static,
 {
     let (deps, handler) = (&deps, &handler);
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<AuthorizerEvent>| {
-        match handler(deps, &event.payload.into()).await {
-            Ok(caller) => Ok(Verdict::from(caller)),
-            Err(error) => {
-                let cause = &error as &dyn std::error::Error;
-                tracing::error!(error = cause, "nobody knows whether the key is good");
-                // The cause may name what is ours: it is for the log alone.
-                Err(Error::from("what is known of the key cannot be read"))
+    Runtime::new(service_fn(async move |event: LambdaEvent<AuthorizerEvent>| {
+        let LambdaEvent { payload, context } = event;
+        let work = async {
+            serving(payload.request_context.request_id.as_deref());
+            match handler(deps, &payload.into()).await {
+                Ok(caller) => Ok(Verdict::from(caller)),
+                Err(error) => {
+                    let cause = &error as &dyn std::error::Error;
+                    tracing::error!(error = cause, "nobody knows whether the key is good");
+                    // The cause may name what is ours: it is for the log alone.
+                    Err(Error::from("what is known of the key cannot be read"))
+                }
             }
-        }
+        };
+        work.instrument(invocation::span(&context)).await
     }))
+    .run()
     .await
 }
 
@@ -242,8 +281,11 @@ mod tests {
         let event = json!({
             "version": "2.0", "type": "REQUEST", "routeArn": "arn:…", "identitySource": ["Bearer k", "GET /x"],
             "routeKey": "GET /x", "rawPath": "/x", "headers": {"Authorization": "Bearer k", "accept": "*/*"},
+            "requestContext": {"requestId": "r", "stage": "$default"},
         });
-        let question: Question = serde_json::from_value::<AuthorizerEvent>(event).unwrap().into();
+        let event: AuthorizerEvent = serde_json::from_value(event).unwrap();
+        assert_eq!(event.request_context.request_id.as_deref(), Some("r"));
+        let question: Question = event.into();
         assert_eq!(
             (question.route_key.as_str(), question.authorization.as_deref()),
             ("GET /x", Some("Bearer k"))
@@ -303,6 +345,7 @@ mod tests {
         let request = request(serde_json::from_value(event).unwrap()).unwrap();
         assert_eq!((request.method.as_str(), request.path_parameter("image_id")), ("GET", "ami-1"));
         assert_eq!(request.requested_by().as_deref(), Some("k"));
+        assert_eq!(request.request_id, "r".parse().ok());
         assert_eq!(request.limits().unwrap().to_string(), "providers codex");
     }
 }

@@ -7,18 +7,18 @@
 
 mod environment;
 mod http;
+mod invocation;
 mod metrics;
 mod stream;
 mod task;
-mod tracing_setup;
 mod wiring;
 
 pub use environment::{seconds, settings, variable};
 pub use http::{serve_authorizer, serve_http, serve_http_and_events};
+pub use invocation::start_tracing;
 pub use lambda_runtime::Error;
 pub use metrics::{Measure, write_metrics, write_metrics_by_provider};
 pub use serde::de::IgnoredAny as Ignored;
 pub use stream::serve_changes;
 pub use task::serve_task;
-pub use tracing_setup::start_tracing;
 pub use wiring::{reconcile_deps, runners};

@@ -1,9 +1,12 @@
 //! Steps of the state machine: JSON in, JSON out, errors under the names that the state machine matches.
 
 use ciab_core::step::StepError;
-use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, Runtime, service_fn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument as _;
+
+use crate::invocation;
 
 /// A step's error on its way to the state machine.
 #[derive(Debug)]
@@ -27,11 +30,11 @@ where
     Step: AsyncFn(&Deps, Input) -> Result<Output, StepError>,
 {
     let (deps, step) = (&deps, &step);
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Input>| {
-        step(deps, event.payload).await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, name = error.name(), "the step failed");
-            Reported(error)
-        })
+    Runtime::new(service_fn(async move |event: LambdaEvent<Input>| {
+        let span = invocation::span(&event.context);
+        // What went wrong was logged where it is known of which build.
+        step(deps, event.payload).instrument(span).await.map_err(Reported)
     }))
+    .run()
     .await
 }

@@ -24,6 +24,8 @@ pub struct Answer {
     pub status: u16,
     /// The document.
     pub body: Value,
+    /// The id that the gateway gave the request, which the logs have.
+    pub request_id: Option<String>,
 }
 
 impl Answer {
@@ -74,6 +76,8 @@ impl Api {
         }
         let mut response = self.agent.run(request.body(body.to_owned())?)?;
         let status = response.status().as_u16();
+        let request_id = response.headers().get("apigw-requestid");
+        let request_id = request_id.map(|id| id.to_str().map(str::to_owned)).transpose()?;
         let text = response.body_mut().read_to_string()?;
         let body = if text.is_empty() {
             Value::Null
@@ -81,7 +85,7 @@ impl Api {
             serde_json::from_str(&text)
                 .with_context(|| format!("{method} {path} answered no JSON: {text}"))?
         };
-        let answer = Answer { status, body };
+        let answer = Answer { status, body, request_id };
         contract::check(method, path, &answer)?;
         Ok(answer)
     }

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn judged(method: &str, path: &str, status: u16, body: Value) -> Result<()> {
-        check(method, path, &Answer { status, body })
+        check(method, path, &Answer { status, body, request_id: None })
     }
 
     fn image() -> Value {

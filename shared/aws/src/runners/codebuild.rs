@@ -25,6 +25,8 @@ const IDS_PER_CALL: usize = 100;
 const PAGES_OF_BUILDS: usize = 10;
 /// The variable that tells a runner its build.
 const BUILD_ID: &str = "CIAB_BUILD_ID";
+/// The variable that tells a runner what its log lines name beside the build.
+const REQUEST_ID: &str = "CIAB_REQUEST_ID";
 /// What CodeBuild takes as a time-out, in minutes.
 const TIMEOUT_MINUTES: (i32, i32) = (5, 2160);
 /// Minutes beyond the build's own time-out, in which the runner cleans up and reports. CodeBuild's limit is only for a
@@ -153,6 +155,7 @@ fn environment(order: &RunnerOrder, call: Call) -> Result<Vec<EnvironmentVariabl
         ("CIAB_REGION", order.region.to_string()),
     ]
     .into_iter()
+    .chain(order.request_id.iter().map(|id| (REQUEST_ID, id.to_string())))
     .map(|(name, value)| {
         EnvironmentVariable::builder()
             .name(name)
@@ -188,6 +191,7 @@ mod tests {
     fn order() -> RunnerOrder {
         RunnerOrder {
             build_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
+            request_id: "JKJaXmPLvHcESHA=".parse().ok(),
             kind: ciab_core::build::RunnerKind::Codebuild,
             task_token: "token".into(),
             deadline: "2026-03-25T15:00:05Z".parse().unwrap(),
@@ -207,10 +211,18 @@ mod tests {
             ("CIAB_BUILD_ID", "550e8400-e29b-41d4-a716-446655440000"),
             ("CIAB_DEADLINE", "2026-03-25T15:00:05Z"),
             ("CIAB_REGION", "us-east-1"),
+            ("CIAB_REQUEST_ID", "JKJaXmPLvHcESHA="),
             ("CIAB_TASK_TOKEN", "token"),
             ("CIAB_TIMEOUT_SECS", "1800"),
         ];
         assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    }
+
+    #[test]
+    fn a_runner_is_told_of_no_request_that_nobody_knows() {
+        let order = RunnerOrder { request_id: None, ..order() };
+        let variables = environment(&order, call("StartBuild")).unwrap();
+        assert!(variables.iter().all(|variable| variable.name != REQUEST_ID), "{variables:?}");
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) fn user_data(
         ("CIAB_BUILD_ID", order.build_id.to_string()),
         ("CIAB_DEADLINE", order.deadline.to_string()),
         ("CIAB_REGION", order.region.to_string()),
+        ("CIAB_REQUEST_ID", order.request_id.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("CIAB_RUNNER_SHA256", settings.runner_sha256.clone().unwrap_or_default()),
         ("CIAB_TASK_TOKEN", order.task_token.clone()),
         ("CIAB_TIMEOUT_SECS", order.timeout_secs.to_string()),
@@ -59,6 +60,7 @@ pub(super) mod tests {
     pub(crate) fn order() -> RunnerOrder {
         RunnerOrder {
             build_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
+            request_id: "JKJaXmPLvHcESHA=".parse().ok(),
             kind: ciab_core::build::RunnerKind::Ec2,
             task_token: "token".into(),
             deadline: "2026-03-25T15:00:05Z".parse().unwrap(),
@@ -84,7 +86,7 @@ pub(super) mod tests {
         let (values, _) = rest.split_once("END_OF_VALUES\n").unwrap();
         let expected = "AWS_REGION=us-east-1\nCIAB_BUCKET=prod-123456789012\n\
             CIAB_BUILD_ID=550e8400-e29b-41d4-a716-446655440000\nCIAB_DEADLINE=2026-03-25T15:00:05Z\nCIAB_REGION=eu-west-1\n\
-            CIAB_RUNNER_SHA256=\nCIAB_TASK_TOKEN=token\nCIAB_TIMEOUT_SECS=1800\nRUST_LOG=info\n";
+            CIAB_REQUEST_ID=JKJaXmPLvHcESHA=\nCIAB_RUNNER_SHA256=\nCIAB_TASK_TOKEN=token\nCIAB_TIMEOUT_SECS=1800\nRUST_LOG=info\n";
         assert_eq!(values, expected);
     }
 

@@ -32,6 +32,7 @@ fn settings() -> Ec2RunnerSettings {
 fn order(build: &str) -> RunnerOrder {
     RunnerOrder {
         build_id: build.parse().unwrap(),
+        request_id: None,
         kind: RunnerKind::Ec2,
         task_token: "token".into(),
         deadline: "2026-03-25T15:00:05Z".parse().unwrap(),

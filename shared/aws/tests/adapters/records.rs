@@ -133,6 +133,7 @@ pub(crate) fn queued(created_at: &str) -> BuildRecord {
         template: TemplateReference { source: "builtin://default-ec2".into(), digest: None },
         tags: [("team".to_owned(), "platform".to_owned())].into(),
         requested_by: Some("019d2566fe4000000001".into()),
+        request_id: "JKJaXmPLvHcESHA=".parse().ok(),
         timeout_secs: 1800,
         created_at: time(created_at),
         started_at: None,

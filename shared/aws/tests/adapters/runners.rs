@@ -37,6 +37,7 @@ async fn project(server: &Server) -> CodeBuildRunners {
 fn order() -> RunnerOrder {
     RunnerOrder {
         build_id: "550e8400-e29b-41d4-a716-446655440000".parse().unwrap(),
+        request_id: None,
         kind: RunnerKind::Codebuild,
         task_token: "token".into(),
         deadline: "2026-03-25T15:00:05Z".parse().unwrap(),
