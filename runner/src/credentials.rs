@@ -138,7 +138,8 @@ pub fn tells_identity(name: &str) -> bool {
 }
 
 async fn answer(State(given): State<Arc<Given>>, headers: HeaderMap) -> Response {
-    let known = headers.get(header::AUTHORIZATION).is_some_and(|token| token.as_bytes() == given.token.as_bytes());
+    let known =
+        headers.get(header::AUTHORIZATION).is_some_and(|token| token.as_bytes() == given.token.as_bytes());
     if !known {
         let refused = json!({"code": "AccessDenied", "message": "the token is not this build's"});
         return (StatusCode::FORBIDDEN, Json(refused)).into_response();

@@ -171,8 +171,11 @@ impl Build<'_> {
             switch: self.switch,
             work: work.path(),
         };
-        let endpoint =
-            CredentialsEndpoint::start(self.ports.identity.clone(), self.configuration.build_id, self.log.clone());
+        let endpoint = CredentialsEndpoint::start(
+            self.ports.identity.clone(),
+            self.configuration.build_id,
+            self.log.clone(),
+        );
         let (version, fetched, endpoint) =
             tokio::join!(installer.packer(&mut packer), self.fetch_and_unpack(work.path()), endpoint);
         let version = version.map_err(|error| self.not_installed(error))?;
@@ -227,7 +230,11 @@ impl Build<'_> {
     }
 
     /// Those that the template asks for and that are not there: the Amazon plugin is, unless another version of it is meant.
-    async fn install_plugins(&self, packer: &Packer, template: &bundle::Template) -> Result<(), BuildFailure> {
+    async fn install_plugins(
+        &self,
+        packer: &Packer,
+        template: &bundle::Template,
+    ) -> Result<(), BuildFailure> {
         const INIT: &str = "packer init";
         if template.target == bundle::Template::FOLDER {
             let run = packer.init().await.map_err(|error| self.failure(error, Some(INIT)))?;

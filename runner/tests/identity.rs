@@ -57,14 +57,19 @@ async fn packer_is_the_builds_role_and_knows_nothing_of_the_runners() {
     assert_eq!(status, "200");
     assert_eq!(first["AccessKeyId"], "ASIABUILD1");
     assert_eq!(first["SecretAccessKey"], SECRET_KEY);
-    assert!(first["Expiration"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap() > jiff::Timestamp::now());
+    assert!(
+        first["Expiration"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap() > jiff::Timestamp::now()
+    );
     assert_eq!(answer(&world, "second").1, first, "an hour is not over");
     assert_eq!(world.identity.taken_on.load(Ordering::SeqCst), 1);
     let environment = std::fs::read_to_string(world.path("environment")).unwrap();
     for absent in ["AKIARUNNER", "the-runners-own-secret", "of-the-runner", "AWS_ACCESS_KEY_ID"] {
         assert!(!environment.contains(absent), "{environment}");
     }
-    assert!(environment.contains("AWS_REGION=us-east-1\n") && environment.contains("AWS_EC2_METADATA_DISABLED=true\n"));
+    assert!(
+        environment.contains("AWS_REGION=us-east-1\n")
+            && environment.contains("AWS_EC2_METADATA_DISABLED=true\n")
+    );
 }
 
 #[tokio::test]

@@ -51,9 +51,9 @@ impl Server {
                 };
                 // The other side may be gone.
                 let _ = match answer {
-                    Answer::File(bytes) => {
-                        stream.write_all(head(200, bytes.len()).as_bytes()).and_then(|()| stream.write_all(bytes))
-                    }
+                    Answer::File(bytes) => stream
+                        .write_all(head(200, bytes.len()).as_bytes())
+                        .and_then(|()| stream.write_all(bytes)),
                     Answer::Half(bytes) => stream
                         .write_all(head(200, bytes.len()).as_bytes())
                         .and_then(|()| stream.write_all(&bytes[..bytes.len() / 2])),

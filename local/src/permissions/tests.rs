@@ -144,7 +144,8 @@ fn aws_json(key: &str, service: &'static str, target: &'static str, body: Json) 
 /// A build of this role is a session with its id, as the runner begins it.
 fn begin_build(permissions: &Permissions) -> Session {
     let role = permissions.roles.read().unwrap()["BuildRole"].clone();
-    let session = Session::assumed(Arc::new(role), "build", None, vec![("ciab:build-id".into(), BUILD.into())]);
+    let session =
+        Session::assumed(Arc::new(role), "build", None, vec![("ciab:build-id".into(), BUILD.into())]);
     permissions.sessions.lock().unwrap().insert("ASIABUILD".to_owned(), session.clone());
     session
 }
@@ -229,13 +230,16 @@ fn refused_to_templates() -> Vec<(&'static str, Request)> {
         ("opens the runners' group", of("AuthorizeSecurityGroupIngress", "GroupId", "sg-ours")),
         ("deletes another build's key pair", of("DeleteKeyPair", "KeyName", "ciab-650e8400")),
         ("deletes somebody's key pair", of("DeleteKeyPair", "KeyName", "mine")),
-        ("reads another build's template", s3(PACKER, Method::GET, &format!("{BUCKET}/builds/b/template.tar.gz"))),
-        ("puts another Packer", s3(PACKER, Method::PUT, &format!("{BUCKET}/tools/packer/1.11.2/packer.zip"))),
-        ("reports", aws_json(PACKER, "states", "AWSStepFunctions.SendTaskSuccess", json!({"taskToken": "t"}))),
         (
-            "reads a build's record",
-            aws_json(PACKER, "dynamodb", "DynamoDB_20120810.GetItem", record("b")),
+            "reads another build's template",
+            s3(PACKER, Method::GET, &format!("{BUCKET}/builds/b/template.tar.gz")),
         ),
+        ("puts another Packer", s3(PACKER, Method::PUT, &format!("{BUCKET}/tools/packer/1.11.2/packer.zip"))),
+        (
+            "reports",
+            aws_json(PACKER, "states", "AWSStepFunctions.SendTaskSuccess", json!({"taskToken": "t"})),
+        ),
+        ("reads a build's record", aws_json(PACKER, "dynamodb", "DynamoDB_20120810.GetItem", record("b"))),
     ]
 }
 
@@ -255,11 +259,18 @@ fn allowed_to_packer() -> Vec<(&'static str, Request)> {
         ("tags the image", tag("ami-nobodys", BUILD)),
         ("tags the snapshot once more", tag("snap-mine", BUILD)),
         ("names its instance", {
-            ec2(PACKER, "CreateTags", &[("ResourceId.1", "i-mine"), ("Tag.1.Key", "Name"), ("Tag.1.Value", "x")])
+            ec2(
+                PACKER,
+                "CreateTags",
+                &[("ResourceId.1", "i-mine"), ("Tag.1.Key", "Name"), ("Tag.1.Value", "x")],
+            )
         }),
         ("ends its instance", of("TerminateInstances", "InstanceId.1", "i-mine")),
         ("deletes its group", of("DeleteSecurityGroup", "GroupId", "sg-nobodys")),
-        ("deletes its key pair", of("DeleteKeyPair", "KeyName", "ciab-550e8400-e29b-41d4-a716-446655440000-2")),
+        (
+            "deletes its key pair",
+            of("DeleteKeyPair", "KeyName", "ciab-550e8400-e29b-41d4-a716-446655440000-2"),
+        ),
     ]
 }
 
@@ -742,9 +753,14 @@ async fn a_role_that_is_taken_on_may_what_it_and_the_sessions_policy_allow() {
 }
 
 /// The runner takes Packer's role on, with these tags.
-async fn take_on_build(permissions: &Permissions, key: &str, tags: &[(&str, &str)]) -> Result<String, String> {
+async fn take_on_build(
+    permissions: &Permissions,
+    key: &str,
+    tags: &[(&str, &str)],
+) -> Result<String, String> {
     let arn = format!("arn:aws:iam::{ACCOUNT}:role/ciab-local-BuildRole");
-    let mut parameters = vec![("RoleArn".to_owned(), arn), ("RoleSessionName".to_owned(), "build".to_owned())];
+    let mut parameters =
+        vec![("RoleArn".to_owned(), arn), ("RoleSessionName".to_owned(), "build".to_owned())];
     for (number, (tag, value)) in (1..).zip(tags) {
         parameters.push((format!("Tags.member.{number}.Key"), (*tag).to_owned()));
         parameters.push((format!("Tags.member.{number}.Value"), (*value).to_owned()));

@@ -38,7 +38,11 @@ pub enum UnpackError {
 }
 
 /// Unpacks this one program into the folder and makes it one that can be run.
-pub(super) async fn unpack(archive: Vec<u8>, program: String, folder: PathBuf) -> Result<PathBuf, UnpackError> {
+pub(super) async fn unpack(
+    archive: Vec<u8>,
+    program: String,
+    folder: PathBuf,
+) -> Result<PathBuf, UnpackError> {
     spawn_blocking(move || unpack_now(archive, program, &folder)).await?
 }
 

@@ -183,10 +183,9 @@ impl Installer<'_> {
         let plugins = self.work.join(PLUGINS);
         let folder = plugins.join("github.com").join("hashicorp").join("amazon");
         let binary = self.install(&self.wanted.amazon_plugin, &folder).await?;
-        archive::write_checksum(binary).await.map_err(|source| InstallError::NotUnpacked {
-            file: self.wanted.amazon_plugin.file(),
-            source,
-        })?;
+        archive::write_checksum(binary)
+            .await
+            .map_err(|source| InstallError::NotUnpacked { file: self.wanted.amazon_plugin.file(), source })?;
         Ok(plugins)
     }
 

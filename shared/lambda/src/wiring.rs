@@ -54,7 +54,10 @@ pub fn runners(aws: &SdkConfig) -> Result<AwsRunners, InvalidSetting> {
         runner_sha256: variable("CIAB_RUNNER_SHA256").ok(),
         log_filter: variable("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
         // Only start-runner has them; nobody else starts a runner.
-        variables: RUNNER_VARIABLES.into_iter().filter_map(|name| Some((name, variable(name).ok()?))).collect(),
+        variables: RUNNER_VARIABLES
+            .into_iter()
+            .filter_map(|name| Some((name, variable(name).ok()?)))
+            .collect(),
     };
     Ok(AwsRunners {
         codebuild: CodeBuildRunners::new(aws, variable("CIAB_RUNNER_PROJECT")?),

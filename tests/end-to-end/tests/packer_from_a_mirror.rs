@@ -80,7 +80,8 @@ fn packer_comes_from_the_mirror_once_and_then_from_the_bucket() -> Result<()> {
         format!("PackerSha256={sha256}"),
         format!("PackerMirror=http://{}/packer", releases.address),
     ];
-    let arguments: Vec<&str> = parameters.iter().flat_map(|parameter| ["--set", parameter.as_str()]).collect();
+    let arguments: Vec<&str> =
+        parameters.iter().flat_map(|parameter| ["--set", parameter.as_str()]).collect();
     let scene = Scene::start(&parts, &arguments)?;
     let outcome = builds(&scene, &releases, archive);
     scene.end(outcome)
@@ -97,9 +98,10 @@ fn builds(scene: &Scene, releases: &Releases, archive: Vec<u8>) -> Result<()> {
     scene.nothing_is_left_of(&build)?;
 
     *releases.archive.write().unwrap_or_else(PoisonError::into_inner) = archive;
-    for (name, expected) in
-        [("first-", format!("Packer {VERSION} from 127.0.0.1")), ("second-", format!("Packer {VERSION} from the stack's bucket"))]
-    {
+    for (name, expected) in [
+        ("first-", format!("Packer {VERSION} from 127.0.0.1")),
+        ("second-", format!("Packer {VERSION} from the stack's bucket")),
+    ] {
         let id = scene.start_build(&request(name))?;
         let build = scene.ended(&id)?;
         ensure!(build["status"] == "succeeded", "{build:#}");

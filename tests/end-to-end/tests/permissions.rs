@@ -148,7 +148,10 @@ fn of_a_template(scene: &Scene) -> Result<()> {
     ];
     for call_of_ec2 in &refused {
         let (status, answer) = call(scene, key, "ec2", &form, "/", Some(call_of_ec2))?;
-        ensure!(status == 403 && answer.contains("UnauthorizedOperation"), "{call_of_ec2}: {status} {answer}");
+        ensure!(
+            status == 403 && answer.contains("UnauthorizedOperation"),
+            "{call_of_ec2}: {status} {answer}"
+        );
     }
     let terminate = format!("Action=TerminateInstances&InstanceId.1={own}");
     let (status, answer) = call(scene, key, "ec2", &form, "/", Some(&terminate))?;
@@ -156,7 +159,11 @@ fn of_a_template(scene: &Scene) -> Result<()> {
     scene.ec2.call("TerminateInstances", &[("InstanceId.1", &anothers)])?;
 
     for (service, target, body) in [
-        ("dynamodb", "DynamoDB_20120810.GetItem", r#"{"TableName": "ciab-local", "Key": {"pk": {"S": "KEYS"}, "sk": {"S": "x"}}}"#),
+        (
+            "dynamodb",
+            "DynamoDB_20120810.GetItem",
+            r#"{"TableName": "ciab-local", "Key": {"pk": {"S": "KEYS"}, "sk": {"S": "x"}}}"#,
+        ),
         ("secretsmanager", "secretsmanager.GetSecretValue", r#"{"SecretId": "ciab-local-admin-key"}"#),
         ("ssm", "AmazonSSM.GetParameter", r#"{"Name": "/ciab/token"}"#),
         ("states", "AWSStepFunctions.SendTaskHeartbeat", r#"{"taskToken": "t"}"#),
@@ -164,11 +171,13 @@ fn of_a_template(scene: &Scene) -> Result<()> {
         let (status, answer) = call(scene, key, service, &[("X-Amz-Target", target)], "/", Some(body))?;
         ensure!(status == 400 && answer.contains("AccessDenied"), "{target}: {status} {answer}");
     }
-    for object in [format!("builds/{build_id}/template.tar.gz"), "tools/packer/1.11.2/packer.zip".to_owned()] {
+    for object in [format!("builds/{build_id}/template.tar.gz"), "tools/packer/1.11.2/packer.zip".to_owned()]
+    {
         let (status, answer) = call(scene, key, "s3", &[], &format!("{BUCKET}/{object}"), None)?;
         ensure!(status == 403 && answer.contains("AccessDenied"), "{object}: {status} {answer}");
     }
-    let role = "Action=AssumeRole&RoleSessionName=x&RoleArn=arn:aws:iam::123456789012:role/ciab-local-RunnerRole";
+    let role =
+        "Action=AssumeRole&RoleSessionName=x&RoleArn=arn:aws:iam::123456789012:role/ciab-local-RunnerRole";
     let (status, answer) = call(scene, key, "sts", &form, "/", Some(role))?;
     ensure!(status == 403, "{status} {answer}");
     Ok(())

@@ -88,7 +88,9 @@ pub(super) fn sts_checks(form: &Query) -> Result<Vec<Check>, String> {
             }
             let unknown = ["PolicyArns.", "TransitiveTagKeys.", "SourceIdentity", "ProvidedContexts."];
             if form.names().any(|name| unknown.iter().any(|unknown| name.starts_with(unknown))) {
-                return Err("managed policies, transitive tags and sources of a session are in no table".to_owned());
+                return Err(
+                    "managed policies, transitive tags and sources of a session are in no table".to_owned()
+                );
             }
             let tags = member_tags(form);
             let check = check.tagging(&tags);
