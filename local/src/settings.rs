@@ -140,6 +140,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether builds use the Packer that `--packer` names, as on any machine whose distribution has one, and none is downloaded.
+    /// A `--set PackerBinaryPath=…` has the last word: empty, and the runner looks for one by the stack's parameters.
+    pub(crate) fn packer_serves(&self) -> bool {
+        !self.up.parameters.iter().any(|(name, _)| name == "PackerBinaryPath")
+    }
+
     pub(crate) fn check(mut up: Up) -> anyhow::Result<Self> {
         let identity = identity();
         up.packer = program(&up.packer, "--packer")?;

@@ -178,7 +178,10 @@ impl Stack {
             function_environment,
         );
         let mut runner_environment = environment.clone();
-        runner_environment.push(("CIAB_PACKER_BINARY".to_owned(), settings.up.packer.display().to_string()));
+        if settings.packer_serves() {
+            let packer = settings.up.packer.display().to_string();
+            runner_environment.push(("CIAB_PACKER_BINARY".to_owned(), packer));
+        }
         let surroundings = codebuild::Surroundings {
             region: region.clone(),
             endpoint,
@@ -208,8 +211,10 @@ impl Stack {
         moto: SocketAddr,
     ) -> anyhow::Result<Ec2> {
         let mut environment = self.environment.clone();
-        let packer = InstanceProfile::place_of(&settings.up.packer);
-        environment.push(("CIAB_PACKER_BINARY".to_owned(), packer.display().to_string()));
+        if settings.packer_serves() {
+            let packer = InstanceProfile::place_of(&settings.up.packer);
+            environment.push(("CIAB_PACKER_BINARY".to_owned(), packer.display().to_string()));
+        }
         // Every instance that has a profile has the same one here.
         let role = match settings.template.instance_profiles.as_slice() {
             [] => None,

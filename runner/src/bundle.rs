@@ -41,8 +41,6 @@ pub enum BundleError {
 pub struct Template {
     /// What it builds in the template's folder: the folder itself, or one file in the legacy form.
     pub target: String,
-    /// Whether the template says by itself that it needs the Amazon plugin.
-    pub requires_amazon_plugin: bool,
 }
 
 impl Template {
@@ -56,12 +54,7 @@ impl Template {
             Ok(TemplateForm::Legacy { file }) => file,
             Ok(TemplateForm::Hcl2) | Err(_) => Self::FOLDER.to_owned(),
         };
-        let plugins =
-            ciab_template::read(&bundle).map(|summary| summary.required_plugins).unwrap_or_default();
-        let is_amazon = |source: &str| source.trim_end_matches('/').ends_with("hashicorp/amazon");
-        let requires_amazon_plugin =
-            plugins.iter().any(|plugin| plugin.source.as_deref().is_some_and(is_amazon));
-        Self { target, requires_amazon_plugin }
+        Self { target }
     }
 }
 
@@ -138,19 +131,17 @@ mod tests {
 
     #[test]
     fn packer_is_told_what_the_template_is() {
-        let plugins = "packer {\n  required_plugins {\n    amazon = {\n      source  = \"github.com/hashicorp/amazon\"\n      version = \">= 1\"\n    }\n  }\n}\n";
         let legacy = r#"{"builders": [{"type": "amazon-ebs"}]}"#;
-        for (files, target, requires_amazon_plugin) in [
-            (vec![("a.pkr.hcl", "")], ".", false),
-            (vec![("a.pkr.hcl", plugins)], ".", true),
-            (vec![("image.json", legacy), ("data.json", "{}")], "image.json", false),
-            (vec![("image.json", legacy), ("a.pkr.hcl", "")], ".", false),
-            (vec![("a.pkr.hcl", "this is no HCL {{{")], ".", false),
+        for (files, target) in [
+            (vec![("a.pkr.hcl", "")], "."),
+            (vec![("image.json", legacy), ("data.json", "{}")], "image.json"),
+            (vec![("image.json", legacy), ("a.pkr.hcl", "")], "."),
+            (vec![("a.pkr.hcl", "this is no HCL {{{")], "."),
         ] {
             let bundle = Bundle::from_files(files).unwrap();
             let (_folder, result) =
                 unpacked(&bundle.to_tar_gz("template/", &[file(VARIABLES_FILE, "{}")]).unwrap());
-            assert_eq!(result.unwrap(), Template { target: target.into(), requires_amazon_plugin });
+            assert_eq!(result.unwrap(), Template { target: target.into() });
         }
     }
 

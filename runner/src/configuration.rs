@@ -6,6 +6,8 @@ use std::time::Duration;
 use ciab_core::ids::BuildId;
 use jiff::Timestamp;
 
+use crate::install::{Product, Release, Wanted};
+
 /// How long Packer may clean up after the deadline where nothing else is said. Deadline, grace and report together must
 /// stay within one poll (60 s).
 const STOP_GRACE: Duration = Duration::from_secs(40);
@@ -23,8 +25,10 @@ pub struct Configuration {
     pub deadline: Timestamp,
     /// The build's time-out, for the message only.
     pub timeout_secs: u32,
-    /// Packer, by path or by a name that is looked up in `PATH`.
-    pub packer_binary: PathBuf,
+    /// Which Packer, and where it comes from.
+    pub packer: Wanted,
+    /// The ARN of the role that Packer runs with.
+    pub build_role: String,
     /// How long Packer may clean up once it is stopped.
     pub stop_grace: Duration,
 }
@@ -62,6 +66,9 @@ impl Configuration {
         let build_id = ("CIAB_BUILD_ID", "the build's id, a UUID");
         let deadline = ("CIAB_DEADLINE", "the time when Packer is stopped, RFC 3339");
         let timeout = ("CIAB_TIMEOUT_SECS", "the build's time-out in whole seconds");
+        let auto_install = ("CIAB_PACKER_AUTO_INSTALL", "true or false");
+        let mirror = ("CIAB_PACKER_MIRROR", "an address that begins with https://");
+        let plugin_mirror = ("CIAB_PACKER_PLUGIN_MIRROR", mirror.1);
         let grace = ("CIAB_STOP_GRACE_SECS", "the time for Packer to clean up, in whole seconds");
         Ok(Self {
             build_id: parsed(build_id, required(build_id.0, build_id.1)?)?,
@@ -69,7 +76,26 @@ impl Configuration {
             bucket: required("CIAB_BUCKET", "the stack's bucket")?,
             deadline: parsed(deadline, required(deadline.0, deadline.1)?)?,
             timeout_secs: parsed(timeout, required(timeout.0, timeout.1)?)?,
-            packer_binary: optional("CIAB_PACKER_BINARY").unwrap_or_else(|| "packer".to_owned()).into(),
+            packer: Wanted {
+                binary: optional("CIAB_PACKER_BINARY").map(PathBuf::from),
+                auto_install: match optional(auto_install.0) {
+                    Some(given) => parsed(auto_install, given)?,
+                    None => true,
+                },
+                packer: Release {
+                    product: Product::Packer,
+                    version: required("CIAB_PACKER_VERSION", "the version of Packer that is wanted")?,
+                    sha256: optional("CIAB_PACKER_SHA256"),
+                    mirror: parsed(mirror, required(mirror.0, mirror.1)?)?,
+                },
+                amazon_plugin: Release {
+                    product: Product::AmazonPlugin,
+                    version: required("CIAB_PACKER_PLUGIN_VERSION", "the version of Packer's Amazon plugin")?,
+                    sha256: optional("CIAB_PACKER_PLUGIN_SHA256"),
+                    mirror: parsed(plugin_mirror, required(plugin_mirror.0, plugin_mirror.1)?)?,
+                },
+            },
+            build_role: required("CIAB_BUILD_ROLE", "the ARN of the role that Packer runs with")?,
             stop_grace: match optional(grace.0) {
                 Some(given) => Duration::from_secs(parsed(grace, given)?),
                 None => STOP_GRACE,
@@ -105,6 +131,11 @@ mod tests {
             ("CIAB_BUCKET", "bucket"),
             ("CIAB_DEADLINE", "2026-03-25T14:30:00Z"),
             ("CIAB_TIMEOUT_SECS", "1800"),
+            ("CIAB_BUILD_ROLE", "arn:aws:iam::123456789012:role/build"),
+            ("CIAB_PACKER_VERSION", "1.11.2"),
+            ("CIAB_PACKER_MIRROR", "https://mirror.example/packer"),
+            ("CIAB_PACKER_PLUGIN_VERSION", "1.3.9"),
+            ("CIAB_PACKER_PLUGIN_MIRROR", "https://mirror.example/plugin"),
         ];
         for change in changes {
             pairs.retain(|pair| pair.0 != change.0);
@@ -116,15 +147,27 @@ mod tests {
     #[test]
     fn the_rest_has_defaults() {
         let configuration = read(&[]).ok().unwrap();
-        assert_eq!(configuration.packer_binary, PathBuf::from("packer"));
+        assert_eq!(configuration.packer.binary, None);
+        assert!(configuration.packer.auto_install);
+        assert_eq!(configuration.packer.packer.sha256, None);
         assert_eq!(configuration.stop_grace, Duration::from_secs(40));
         assert_eq!(configuration.timeout_secs, 1800);
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        for name in ["CIAB_BUILD_ID", "CIAB_TASK_TOKEN", "CIAB_BUCKET", "CIAB_DEADLINE", "CIAB_TIMEOUT_SECS"]
-        {
+        for name in [
+            "CIAB_BUILD_ID",
+            "CIAB_TASK_TOKEN",
+            "CIAB_BUCKET",
+            "CIAB_DEADLINE",
+            "CIAB_TIMEOUT_SECS",
+            "CIAB_BUILD_ROLE",
+            "CIAB_PACKER_VERSION",
+            "CIAB_PACKER_MIRROR",
+            "CIAB_PACKER_PLUGIN_VERSION",
+            "CIAB_PACKER_PLUGIN_MIRROR",
+        ] {
             let error = read(&[(name, "")]).err().unwrap().to_string();
             assert!(error.starts_with(name), "{error}");
         }
@@ -149,6 +192,8 @@ mod tests {
             ("CIAB_DEADLINE", "tomorrow"),
             ("CIAB_TIMEOUT_SECS", "-1"),
             ("CIAB_STOP_GRACE_SECS", "long"),
+            ("CIAB_PACKER_AUTO_INSTALL", "perhaps"),
+            ("CIAB_PACKER_MIRROR", "http://mirror.example"),
         ] {
             let error = read(&[(name, value)]).err().unwrap().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");

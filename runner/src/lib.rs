@@ -6,7 +6,10 @@
 
 pub mod bundle;
 pub mod configuration;
+pub mod credentials;
+pub mod downloads;
 pub mod failure;
+pub mod install;
 pub mod ledger;
 pub mod log;
 pub mod manifest;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ciab_aws::{S3Objects, StepFunctionsTaskTokens};
+use ciab_aws::{S3Objects, StepFunctionsTaskTokens, StsBuildIdentity};
 use ciab_runner::configuration::{Configuration, named_in_lines};
+use ciab_runner::downloads::WebDownloads;
 use ciab_runner::report::Reported;
 use ciab_runner::run::{Ports, run};
 use ciab_runner::stop::{StopReason, StopSwitch};
@@ -33,6 +34,8 @@ async fn run_build() -> anyhow::Result<()> {
     let ports = Ports {
         objects: Arc::new(S3Objects::new(&aws, &configuration.bucket)),
         tasks: Arc::new(StepFunctionsTaskTokens::new(&aws)),
+        identity: Arc::new(StsBuildIdentity::new(&aws, &configuration.build_role)),
+        downloads: Arc::new(WebDownloads),
     };
     let switch = StopSwitch::new();
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {

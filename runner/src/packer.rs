@@ -2,7 +2,7 @@
 //! ledger and the build.
 //!
 //! Must never hand the runner's own variables (`CIAB_…`, the task token among them) to Packer: a template's provisioners
-//! run there.
+//! run there. Nor what the runner is known by to AWS: Packer has an identity of its own.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,15 +12,13 @@ use std::time::Duration;
 use ciab_template::{VARIABLES_FILE, is_passed_to_packer};
 
 use crate::bundle::{TEMPLATE_FOLDER, Template};
+use crate::credentials::tells_identity;
 use crate::ledger::LedgerWriter;
 use crate::log::{Log, Stream};
 use crate::packer_output::{Event, UiKind, decode};
 use crate::process::{self, Ended, Program, RawLine, Source};
 use crate::stop::{StopReason, StopSwitch};
 use crate::told::Told;
-
-/// Where the Amazon plugin comes from, and its version: Packer checks what it downloads against the release's checksums.
-const AMAZON_PLUGIN: (&str, &str) = ("github.com/hashicorp/amazon", "1.3.2");
 
 /// The part of Packer's version that decides how it is driven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,9 +100,8 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Packer for the bundle that is unpacked in `work`. Makes the folders that Packer needs beside it.
+    /// Packer for the bundle that is unpacked in `work`: the one on the path. Makes the folders that it needs beside it.
     pub fn new(
-        binary: PathBuf,
         work: &Path,
         host_environment: impl IntoIterator<Item = (OsString, OsString)>,
         stop_grace: Duration,
@@ -114,7 +111,7 @@ impl Packer {
         let temporary_folder = work.join("tmp");
         std::fs::create_dir_all(&temporary_folder)?;
         Ok(Self {
-            binary,
+            binary: "packer".into(),
             folder: work.join(TEMPLATE_FOLDER),
             target: Template::FOLDER.to_owned(),
             environment: clean_environment(host_environment, work),
@@ -123,6 +120,22 @@ impl Packer {
             switch,
             log,
         })
+    }
+
+    /// Lets it be this program from now on, by path or by a name that is looked up in `PATH`.
+    pub fn uses(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
+    /// Sets a variable of its environment, over what was there.
+    pub fn set(&mut self, name: OsString, value: OsString) {
+        self.environment.retain(|(given, _)| *given != name);
+        self.environment.push((name, value));
+    }
+
+    /// Whether the operator says by the environment where plugins are.
+    pub fn has_plugins_of_its_own(host_environment: &[(OsString, OsString)]) -> bool {
+        host_environment.iter().any(|(name, _)| name == "PACKER_PLUGIN_PATH" || name == "PACKER_CONFIG_DIR")
     }
 
     /// Lets it build this from now on: `.` or a file in the template's folder.
@@ -138,12 +151,6 @@ impl Packer {
             .version()
             .and_then(PackerVersion::parse)
             .ok_or_else(|| PackerError::NoVersion { binary: self.binary.clone() })
-    }
-
-    /// Installs the Amazon plugin, for a template that does not ask for it.
-    pub async fn install_amazon_plugin(&self) -> Result<Run, PackerError> {
-        let arguments = ["plugins", "install", AMAZON_PLUGIN.0, AMAZON_PLUGIN.1].map(OsString::from);
-        self.run_in(&self.folder, &arguments, None).await
     }
 
     /// Installs the plugins that the template asks for.
@@ -239,13 +246,17 @@ fn variables() -> OsString {
     format!("-var-file=../{VARIABLES_FILE}").into()
 }
 
+fn is_handed_on(name: &str) -> bool {
+    is_passed_to_packer(name) && !tells_identity(name)
+}
+
 /// The environment that Packer gets: what is on the list, and folders of the build's own.
 fn clean_environment(
     host: impl IntoIterator<Item = (OsString, OsString)>,
     work: &Path,
 ) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<(OsString, OsString)> =
-        host.into_iter().filter(|(name, _)| name.to_str().is_some_and(is_passed_to_packer)).collect();
+        host.into_iter().filter(|(name, _)| name.to_str().is_some_and(is_handed_on)).collect();
     let defaults = [
         ("HOME", work.join("home").into_os_string()),
         ("PACKER_CACHE_DIR", work.join("packer-cache").into_os_string()),
@@ -283,6 +294,8 @@ mod tests {
             ("LD_PRELOAD", "/evil.so"),
             ("PATH", "/bin"),
             ("AWS_REGION", "us-east-1"),
+            ("AWS_SECRET_ACCESS_KEY", "the runner's"),
+            ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/the-runners"),
             ("HTTPS_PROXY", "http://proxy"),
             ("PACKER_PLUGIN_PATH", "/plugins"),
         ]);

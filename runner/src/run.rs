@@ -11,17 +11,19 @@ use std::time::Duration;
 
 use ciab_core::build::Artifact;
 use ciab_core::life;
-use ciab_core::ports::{ObjectStore, PortError, TaskTokens};
+use ciab_core::ports::{BuildIdentity, ObjectStore, PortError, TaskTokens};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use crate::bundle;
 use crate::configuration::Configuration;
+use crate::credentials::CredentialsEndpoint;
 use crate::failure::{BuildFailure, FailureName};
+use crate::install::{Downloads, InstallError, Installer};
 use crate::ledger::LedgerWriter;
 use crate::log::{Log, Stream, Writer};
 use crate::manifest::{self, Document, Seconds};
-use crate::packer::{Packer, PackerError, PackerVersion, Run};
+use crate::packer::{Packer, PackerError, Run};
 use crate::redaction::Redaction;
 use crate::report::{Reported, report, send_heartbeats};
 use crate::sensitive_variables;
@@ -43,6 +45,10 @@ pub struct Ports {
     pub objects: Arc<dyn ObjectStore>,
     /// The state machine's tasks.
     pub tasks: Arc<dyn TaskTokens>,
+    /// The role that Packer runs with.
+    pub identity: Arc<dyn BuildIdentity>,
+    /// Where Packer's releases are.
+    pub downloads: Arc<dyn Downloads>,
 }
 
 /// What is known of a build beside its result.
@@ -150,8 +156,8 @@ impl Build<'_> {
             .prefix("ciab-build-")
             .tempdir()
             .map_err(|error| runner_failed("no folder could be made for the build", &error))?;
+        let brings_plugins = Packer::has_plugins_of_its_own(&host_environment);
         let mut packer = Packer::new(
-            self.configuration.packer_binary.clone(),
             work.path(),
             host_environment,
             self.configuration.stop_grace,
@@ -160,16 +166,39 @@ impl Build<'_> {
         )
         .map_err(|error| runner_failed("no folder could be made for the build", &error))?;
 
-        let (version, fetched) = tokio::join!(packer.version(), self.fetch_and_unpack(work.path()));
-        let version = version.map_err(|error| self.failure(error, None))?;
+        let installer = Installer {
+            wanted: &self.configuration.packer,
+            objects: self.ports.objects.as_ref(),
+            downloads: self.ports.downloads.as_ref(),
+            log: self.log,
+            switch: self.switch,
+            work: work.path(),
+        };
+        let endpoint = CredentialsEndpoint::start(
+            self.ports.identity.clone(),
+            self.configuration.build_id,
+            self.log.clone(),
+        );
+        let (version, fetched, endpoint) =
+            tokio::join!(installer.packer(&mut packer), self.fetch_and_unpack(work.path()), endpoint);
+        let version = version.map_err(|error| self.not_installed(error))?;
         let template = fetched?;
+        // Given out until the build is over.
+        let endpoint = endpoint.map_err(|error| runner_failed("Packer has no identity", &error))?;
+        for (name, value) in endpoint.variables() {
+            packer.set(name, value);
+        }
         packer.takes(template.target.clone());
         findings.seconds.fetch = Some(began.elapsed().as_secs_f64());
         findings.packer_version = Some(version.text.clone());
 
         if version.has_init() {
             let began = Instant::now();
-            self.install_plugins(&packer, &version, &template).await?;
+            if version.bundles_no_plugins() && !brings_plugins && self.configuration.packer.auto_install {
+                let plugins = installer.amazon_plugin().await.map_err(|error| self.not_installed(error))?;
+                packer.set("PACKER_PLUGIN_PATH".into(), plugins.into());
+            }
+            self.install_plugins(&packer, &template).await?;
             findings.seconds.init = Some(began.elapsed().as_secs_f64());
         }
 
@@ -203,27 +232,17 @@ impl Build<'_> {
         Ok(run.told.images().to_vec())
     }
 
-    /// Those that the template asks for, and the Amazon plugin, which older versions of Packer have built in and older
-    /// templates do not ask for.
+    /// Those that the template asks for and that are not there: the Amazon plugin is, unless another version of it is meant.
     async fn install_plugins(
         &self,
         packer: &Packer,
-        version: &PackerVersion,
         template: &bundle::Template,
     ) -> Result<(), BuildFailure> {
         const INIT: &str = "packer init";
-        const INSTALL: &str = "packer plugins install";
         if template.target == bundle::Template::FOLDER {
             let run = packer.init().await.map_err(|error| self.failure(error, Some(INIT)))?;
             if !run.ended.status.success() {
                 return Err(self.packer_failed(FailureName::PackerFailed, &run, Some(INIT)));
-            }
-        }
-        if version.bundles_no_plugins() && !template.requires_amazon_plugin {
-            let run = packer.install_amazon_plugin().await;
-            let run = run.map_err(|error| self.failure(error, Some(INSTALL)))?;
-            if !run.ended.status.success() {
-                return Err(self.packer_failed(FailureName::PackerFailed, &run, Some(INSTALL)));
             }
         }
         Ok(())
@@ -267,6 +286,14 @@ impl Build<'_> {
                 Err(error) => return Err(runner_failed("the bundle could not be fetched", &error)),
             }
             pause *= 2;
+        }
+    }
+
+    fn not_installed(&self, error: InstallError) -> BuildFailure {
+        match error {
+            InstallError::Packer(error) => self.failure(error, None),
+            InstallError::Stopped(reason) => self.stopped(reason),
+            error => runner_failed("Packer could not be installed", &error),
         }
     }
 

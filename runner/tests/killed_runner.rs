@@ -125,7 +125,7 @@ async fn build_to_be_killed(folder: PathBuf) {
     for (key, body) in stored {
         bucket.put(&key, body).await.unwrap();
     }
-    let ports = Ports { objects: Arc::new(bucket), tasks: world.task.clone() };
+    let ports = Ports { objects: Arc::new(bucket), ..world.ports() };
     ciab_runner::run::run(&world.configuration, &ports, &world.switch, world.environment.clone()).await;
 }
 

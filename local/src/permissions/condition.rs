@@ -10,7 +10,7 @@ use super::pattern::Pattern;
 
 /// Keys that requests are read for; those that end in `/` have a tag's key after it. A condition on any other would hold or fail
 /// for want of a value, whatever the request says.
-const KNOWN: [&str; 41] = [
+const KNOWN: [&str; 42] = [
     "aws:currenttime",
     "aws:principalaccount",
     "aws:principalarn",
@@ -43,6 +43,7 @@ const KNOWN: [&str; 41] = [
     "iam:passedtoservice",
     "iam:permissionsboundary",
     "iam:policyarn",
+    "kms:grantisforawsresource",
     "kms:viaservice",
     "lambda:functionarn",
     "s3:delimiter",

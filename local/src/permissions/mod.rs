@@ -232,7 +232,7 @@ impl Permissions {
 
     fn judge_check(&self, session: &Session, check: Check) -> Result<(), String> {
         let check = session.introduce(check);
-        let outcome = if check.action == "sts:AssumeRole" {
+        let outcome = if ["sts:AssumeRole", "sts:TagSession"].contains(&check.action.as_str()) {
             let role = self.role_of_arn(&check.resource);
             match role.and_then(|role| role.trusts(session, &check)) {
                 None => Err("the role does not trust the caller".to_owned()),
@@ -277,7 +277,7 @@ impl Permissions {
             Err(reason) => return refused(format!("the session's policy cannot be read: {reason}")),
         };
         let name = form.get("RoleSessionName").unwrap_or_default();
-        let session = Session::assumed(role, name, policy);
+        let session = Session::assumed(role, name, policy, request::member_tags(&form));
         let seconds =
             form.get("DurationSeconds").and_then(|seconds| seconds.parse::<i64>().ok()).unwrap_or(3600);
         let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds.clamp(900, 43_200));

@@ -85,25 +85,37 @@ pub(crate) struct Session {
     pub(crate) arn: String,
     /// The policies that it was begun with; each must allow what it does.
     policies: Vec<Vec<Statement>>,
+    /// What it was begun with, and `${aws:PrincipalTag/…}` stands for.
+    tags: Vec<(String, String)>,
 }
 
 impl Session {
     /// What a service of AWS begins for a function, a project or an instance.
     pub(crate) fn of_role(role: Arc<Role>) -> Self {
         let arn = session_arn(&role.arn, "local");
-        Self { role, arn, policies: Vec::new() }
+        Self { role, arn, policies: Vec::new(), tags: Vec::new() }
     }
 
     /// What AssumeRole begins.
-    pub(crate) fn assumed(role: Arc<Role>, name: &str, policy: Option<Vec<Statement>>) -> Self {
+    pub(crate) fn assumed(
+        role: Arc<Role>,
+        name: &str,
+        policy: Option<Vec<Statement>>,
+        tags: Vec<(String, String)>,
+    ) -> Self {
         let arn = session_arn(&role.arn, name);
-        Self { role, arn, policies: policy.into_iter().collect() }
+        Self { role, arn, policies: policy.into_iter().collect(), tags }
     }
 
     /// The check with what conditions may ask of the caller.
     pub(crate) fn introduce(&self, check: Check) -> Check {
         let account = self.role.arn.split(':').nth(4).unwrap_or_default().to_owned();
-        check
+        let tag = |check: Check, (key, value): &(String, String)| {
+            check.with(&format!("aws:PrincipalTag/{key}"), value)
+        };
+        self.tags
+            .iter()
+            .fold(check, tag)
             .with("aws:PrincipalArn", &self.role.arn)
             .with("aws:PrincipalAccount", &account)
             .with("aws:ResourceAccount", account)

@@ -29,6 +29,13 @@ impl World {
                 world.tags.insert(format!("{kind}-{owner}"), tags);
             }
         }
+        for (owner, build) in [("mine", BUILD), ("anothers", "650e8400-e29b-41d4-a716-446655440000")] {
+            for kind in ["i", "vol", "sg", "snap", "ami"] {
+                let tags = [("ciab:stack", STACK), ("ciab:build-id", build)];
+                let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
+                world.tags.insert(format!("{kind}-{owner}"), BTreeMap::from(tags));
+            }
+        }
         world
     }
 }
@@ -134,7 +141,21 @@ fn aws_json(key: &str, service: &'static str, target: &'static str, body: Json) 
     request
 }
 
+/// A build of this role is a session with its id, as the runner begins it.
+fn begin_build(permissions: &Permissions) -> Session {
+    let role = permissions.roles.read().unwrap()["BuildRole"].clone();
+    let session =
+        Session::assumed(Arc::new(role), "build", None, vec![("ciab:build-id".into(), BUILD.into())]);
+    permissions.sessions.lock().unwrap().insert("ASIABUILD".to_owned(), session.clone());
+    session
+}
+
 async fn may(permissions: &Permissions, request: &Request) -> Result<(), String> {
+    let mut request = request.clone();
+    if request.key == PACKER {
+        begin_build(permissions);
+        request.key = "ASIABUILD".to_owned();
+    }
     let world = World::with_things();
     permissions.judge(&request.signed(), Some(&world)).await.map(drop).map_err(|denial| denial.reason)
 }
@@ -149,6 +170,109 @@ const BUCKET: &str = "/ciab-local-123456789012";
 const CLEANERS: [&str; 3] = ["CancelBuildFunctionRole", "CleanUpFunctionRole", "PollBuildsFunctionRole"];
 
 const STARTER: &str = "StartRunnerFunctionRole";
+/// Whoever Packer is.
+const PACKER: &str = "BuildRole";
+const BUILD: &str = "550e8400-e29b-41d4-a716-446655440000";
+const OTHER_BUILD: &str = "650e8400-e29b-41d4-a716-446655440000";
+
+/// A launch as Packer makes it, changed by what is given.
+fn build_launch(changes: &[(&'static str, &'static str)]) -> Request {
+    let mut parameters = BTreeMap::from([
+        ("ImageId", "ami-nobodys"),
+        ("InstanceType", "t3.medium"),
+        ("KeyName", "ciab-550e8400-e29b-41d4-a716-446655440000"),
+        ("SecurityGroupId.1", "sg-nobodys"),
+        ("TagSpecification.1.ResourceType", "instance"),
+        ("TagSpecification.1.Tag.1.Key", "ciab:build-id"),
+        ("TagSpecification.1.Tag.1.Value", BUILD),
+        ("TagSpecification.2.ResourceType", "volume"),
+        ("TagSpecification.2.Tag.1.Key", "ciab:build-id"),
+        ("TagSpecification.2.Tag.1.Value", BUILD),
+    ]);
+    parameters.extend(changes.iter().copied());
+    ec2(PACKER, "RunInstances", &parameters.into_iter().collect::<Vec<_>>())
+}
+
+fn tag(resource: &str, build: &str) -> Request {
+    let tags = [("ResourceId.1", resource), ("Tag.1.Key", "ciab:build-id"), ("Tag.1.Value", build)];
+    ec2(PACKER, "CreateTags", &tags)
+}
+
+/// What a template would have to do to get at what is not its own.
+fn refused_to_templates() -> Vec<(&'static str, Request)> {
+    let key_pair = |build: &str| {
+        let tags = [
+            ("KeyName", "k"),
+            ("TagSpecification.1.ResourceType", "key-pair"),
+            ("TagSpecification.1.Tag.1.Key", "ciab:build-id"),
+            ("TagSpecification.1.Tag.1.Value", build),
+        ];
+        ec2(PACKER, "CreateKeyPair", &tags)
+    };
+    let of = |action: &str, parameter: &str, id: &str| ec2(PACKER, action, &[(parameter, id)]);
+    vec![
+        ("looks elsewhere", of("DescribeImages", "Owner.1", "self").in_region("eu-west-1")),
+        ("launches untagged", build_launch(&[("TagSpecification.1.Tag.1.Key", "Name")])),
+        ("launches as another build", build_launch(&[("TagSpecification.1.Tag.1.Value", OTHER_BUILD)])),
+        ("makes a volume that nobody owns", ec2(PACKER, "CreateVolume", &[])),
+        ("tags as another's what it makes", key_pair(OTHER_BUILD)),
+        ("takes somebody's instance by a tag", tag("i-nobodys", BUILD)),
+        ("takes another stack's image by a tag", tag("ami-theirs", BUILD)),
+        ("gives an image to another build", tag("ami-nobodys", OTHER_BUILD)),
+        ("gives away its own", tag("i-mine", OTHER_BUILD)),
+        ("takes another build's instance by a tag", tag("i-anothers", BUILD)),
+        ("ends another build's instance", of("TerminateInstances", "InstanceId.1", "i-anothers")),
+        ("ends somebody's instance", of("TerminateInstances", "InstanceId.1", "i-nobodys")),
+        ("makes an image of another build's instance", of("CreateImage", "InstanceId", "i-anothers")),
+        ("deletes another build's volume", of("DeleteVolume", "VolumeId", "vol-anothers")),
+        ("deletes another build's image", of("DeregisterImage", "ImageId", "ami-anothers")),
+        ("shares another stack's snapshot", of("ModifySnapshotAttribute", "SnapshotId", "snap-theirs")),
+        ("opens the runners' group", of("AuthorizeSecurityGroupIngress", "GroupId", "sg-ours")),
+        ("deletes another build's key pair", of("DeleteKeyPair", "KeyName", "ciab-650e8400")),
+        ("deletes somebody's key pair", of("DeleteKeyPair", "KeyName", "mine")),
+        (
+            "reads another build's template",
+            s3(PACKER, Method::GET, &format!("{BUCKET}/builds/b/template.tar.gz")),
+        ),
+        ("puts another Packer", s3(PACKER, Method::PUT, &format!("{BUCKET}/tools/packer/1.11.2/packer.zip"))),
+        (
+            "reports",
+            aws_json(PACKER, "states", "AWSStepFunctions.SendTaskSuccess", json!({"taskToken": "t"})),
+        ),
+        ("reads a build's record", aws_json(PACKER, "dynamodb", "DynamoDB_20120810.GetItem", record("b"))),
+    ]
+}
+
+/// What Packer does in a build, in the order of things.
+fn allowed_to_packer() -> Vec<(&'static str, Request)> {
+    let of = |action: &str, parameter: &str, id: &str| ec2(PACKER, action, &[(parameter, id)]);
+    vec![
+        ("looks for its source", of("DescribeImages", "Owner.1", "self")),
+        ("makes a key pair", of("CreateKeyPair", "KeyName", "ciab-550e8400-e29b-41d4-a716-446655440000")),
+        ("makes a group", of("CreateSecurityGroup", "VpcId", "vpc-1")),
+        ("opens its group", of("AuthorizeSecurityGroupIngress", "GroupId", "sg-nobodys")),
+        ("launches", build_launch(&[])),
+        ("launches from another build's image", build_launch(&[("ImageId", "ami-anothers")])),
+        ("stops its instance", of("StopInstances", "InstanceId.1", "i-mine")),
+        ("makes an image", of("CreateImage", "InstanceId", "i-mine")),
+        ("describes the image", of("ModifyImageAttribute", "ImageId", "ami-nobodys")),
+        ("tags the image", tag("ami-nobodys", BUILD)),
+        ("tags the snapshot once more", tag("snap-mine", BUILD)),
+        ("names its instance", {
+            ec2(
+                PACKER,
+                "CreateTags",
+                &[("ResourceId.1", "i-mine"), ("Tag.1.Key", "Name"), ("Tag.1.Value", "x")],
+            )
+        }),
+        ("ends its instance", of("TerminateInstances", "InstanceId.1", "i-mine")),
+        ("deletes its group", of("DeleteSecurityGroup", "GroupId", "sg-nobodys")),
+        (
+            "deletes its key pair",
+            of("DeleteKeyPair", "KeyName", "ciab-550e8400-e29b-41d4-a716-446655440000-2"),
+        ),
+    ]
+}
 
 /// A launch as start-runner makes it, changed by what is given.
 fn launch(changes: &[(&str, &str)]) -> Request {
@@ -283,6 +407,11 @@ fn refused() -> Vec<(&'static str, Request)> {
             ),
         ),
     ];
+    refused.extend(refused_to_templates());
+    refused.push((
+        "the runner lists builds",
+        s3("RunnerRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/")),
+    ));
     for cleaner in CLEANERS {
         refused.extend([
             (
@@ -436,6 +565,7 @@ fn allowed() -> Vec<(&'static str, Request)> {
             ),
         ),
     ];
+    allowed.extend(allowed_to_packer());
     for cleaner in CLEANERS {
         allowed.extend([
             (
@@ -629,6 +759,59 @@ async fn a_role_that_is_taken_on_may_what_it_and_the_sessions_policy_allow() {
     // Trusted by name is enough; trusted with the account, one's own policy must allow it.
     assert!(take_on(&permissions, "RunnerRole", "Named", None).await.unwrap_err().contains("does not trust"));
     assert!(take_on(&permissions, "GetBuildFunctionRole", "ByAccount", None).await.is_err());
+}
+
+/// The runner takes Packer's role on, with these tags.
+async fn take_on_build(
+    permissions: &Permissions,
+    key: &str,
+    tags: &[(&str, &str)],
+) -> Result<String, String> {
+    let arn = format!("arn:aws:iam::{ACCOUNT}:role/ciab-local-BuildRole");
+    let mut parameters =
+        vec![("RoleArn".to_owned(), arn), ("RoleSessionName".to_owned(), "build".to_owned())];
+    for (number, (tag, value)) in (1..).zip(tags) {
+        parameters.push((format!("Tags.member.{number}.Key"), (*tag).to_owned()));
+        parameters.push((format!("Tags.member.{number}.Value"), (*value).to_owned()));
+    }
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let request = form(key, "sts", "AssumeRole", &parameters);
+    may(permissions, &request).await?;
+    let answer = permissions.assume(&request.signed());
+    let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    let key = body.split_once("<AccessKeyId>").and_then(|(_, rest)| rest.split_once("</AccessKeyId>"));
+    key.map(|(key, _)| key.to_owned()).ok_or(body)
+}
+
+#[tokio::test]
+async fn the_runner_alone_begins_a_build_and_only_as_one_build() {
+    let permissions = permissions();
+    let id = ("ciab:build-id", BUILD);
+    let key = take_on_build(&permissions, "RunnerRole", &[id]).await.unwrap();
+    let terminate = |key: &str, id: &str| ec2(key, "TerminateInstances", &[("InstanceId.1", id)]);
+    assert_eq!(may(&permissions, &terminate(&key, "i-mine")).await, Ok(()));
+    assert!(may(&permissions, &terminate(&key, "i-anothers")).await.is_err());
+    for tags in [&[][..], &[("ciab:build-id", "x")], &[id, ("team", "a")], &[("team", "a")]] {
+        let refused = take_on_build(&permissions, "RunnerRole", tags).await.unwrap_err();
+        assert!(refused.contains("does not trust"), "{tags:?}: {refused}");
+    }
+    for other in ["BuildRole", "StartRunnerFunctionRole", key.as_str()] {
+        assert!(take_on_build(&permissions, other, &[id]).await.is_err(), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_without_a_builds_id_changes_nothing() {
+    let permissions = permissions();
+    for (what, request) in allowed_to_packer() {
+        let action = request.incoming.body.clone();
+        let untagged = Request { key: "BuildRole".to_owned(), ..request };
+        let world = World::with_things();
+        let outcome = permissions.judge(&untagged.signed(), Some(&world)).await;
+        let changes_its_own = String::from_utf8_lossy(&action).contains("mine");
+        assert!(!changes_its_own || outcome.is_err(), "{what}");
+    }
 }
 
 #[tokio::test]

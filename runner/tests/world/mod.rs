@@ -18,8 +18,12 @@ use ciab_core::build::Failure;
 use ciab_core::ids::BuildId;
 use ciab_core::log::{Line, read_chunk};
 use ciab_core::manifest::{Manifest, Outcome};
-use ciab_core::ports::{ObjectStore, PortError, TaskState, TaskTokens};
+use ciab_core::ports::{
+    BuildIdentity, ObjectStore, PortError, Secret, TaskState, TaskTokens, TemporaryCredentials,
+};
 use ciab_runner::configuration::Configuration;
+use ciab_runner::downloads::WebDownloads;
+use ciab_runner::install::{Product, Release, Wanted};
 use ciab_runner::report::Reported;
 use ciab_runner::run::{Ports, run};
 use ciab_runner::stop::StopSwitch;
@@ -160,10 +164,57 @@ impl TaskTokens for OneTask {
     }
 }
 
+/// A role that is taken on as often as it is asked for, each time with another key.
+#[derive(Default)]
+pub struct OneIdentity {
+    pub taken_on: AtomicU32,
+    pub refuses: AtomicBool,
+    /// How long its sessions are; none for an hour.
+    pub seconds: Mutex<Option<i64>>,
+}
+
+pub const SECRET_KEY: &str = "the-secret-key-of-the-build";
+
+#[async_trait]
+impl BuildIdentity for OneIdentity {
+    async fn credentials(&self, build: BuildId) -> Result<TemporaryCredentials, PortError> {
+        assert_eq!(build, build_id());
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(unavailable());
+        }
+        let number = self.taken_on.fetch_add(1, Ordering::SeqCst) + 1;
+        let seconds = self.seconds.lock().unwrap().unwrap_or(3600);
+        Ok(TemporaryCredentials {
+            access_key_id: format!("ASIABUILD{number}"),
+            secret_access_key: Secret::new(SECRET_KEY),
+            session_token: Secret::new("the-session-token-of-the-build"),
+            expires_at: jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds),
+        })
+    }
+}
+
+/// This Packer, or else the one that the test says more about.
+pub fn wanted(binary: Option<PathBuf>) -> Wanted {
+    let release = |product, version: &str| Release {
+        product,
+        version: version.into(),
+        sha256: None,
+        // Nobody listens there.
+        mirror: "http://127.0.0.1:9".parse().unwrap(),
+    };
+    Wanted {
+        binary,
+        auto_install: false,
+        packer: release(Product::Packer, "1.11.2"),
+        amazon_plugin: release(Product::AmazonPlugin, "1.3.9"),
+    }
+}
+
 /// Everything that a test of a whole build needs.
 pub struct World {
     pub objects: Arc<MemoryObjects>,
     pub task: Arc<OneTask>,
+    pub identity: Arc<OneIdentity>,
     pub switch: StopSwitch,
     pub configuration: Configuration,
     pub environment: Vec<(OsString, OsString)>,
@@ -196,7 +247,8 @@ impl World {
             bucket: "bucket".into(),
             deadline: jiff::Timestamp::now() + jiff::SignedDuration::from_secs(120),
             timeout_secs: 1800,
-            packer_binary,
+            packer: wanted(Some(packer_binary)),
+            build_role: "arn:aws:iam::123456789012:role/build".into(),
             stop_grace: Duration::from_secs(20),
         };
         let path = std::env::var_os("PATH").unwrap();
@@ -207,11 +259,17 @@ impl World {
             ("PACKER_TEST_FOLDER".into(), folder.path().into()),
         ];
         let task = Arc::new(OneTask { objects: objects.clone(), ..OneTask::default() });
-        Self { objects, task, switch: StopSwitch::new(), configuration, environment, folder }
+        let identity = Arc::default();
+        Self { objects, task, identity, switch: StopSwitch::new(), configuration, environment, folder }
     }
 
     pub fn ports(&self) -> Ports {
-        Ports { objects: self.objects.clone(), tasks: self.task.clone() }
+        Ports {
+            objects: self.objects.clone(),
+            tasks: self.task.clone(),
+            identity: self.identity.clone(),
+            downloads: Arc::new(WebDownloads),
+        }
     }
 
     pub async fn run(&self) -> Reported {

@@ -4,6 +4,7 @@
 
 #![warn(missing_docs)]
 
+mod build_identity;
 mod clock;
 mod cloud;
 mod connect;
@@ -21,6 +22,7 @@ mod workflows;
 
 pub use aws_config::SdkConfig;
 
+pub use build_identity::StsBuildIdentity;
 pub use clock::SystemClock;
 pub use cloud::Ec2Cloud;
 pub use connect::{NoRegion, connect, connect_to};

@@ -305,6 +305,26 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Credentials that end by themselves.
+#[derive(Debug, Clone)]
+pub struct TemporaryCredentials {
+    /// The access key's id, which is no secret.
+    pub access_key_id: String,
+    /// The access key itself.
+    pub secret_access_key: Secret,
+    /// What the key is worth nothing without.
+    pub session_token: Secret,
+    /// From then on they are worth nothing.
+    pub expires_at: Timestamp,
+}
+
+/// Whom Packer, and so a template, is to AWS: a role of its own, as this one build.
+#[async_trait]
+pub trait BuildIdentity: Send + Sync {
+    /// Credentials of the role that carry the build's id.
+    async fn credentials(&self, build: BuildId) -> Result<TemporaryCredentials, PortError>;
+}
+
 /// Lets somebody without any right of their own write one object of the bucket.
 #[async_trait]
 pub trait Uploads: Send + Sync {

@@ -87,7 +87,7 @@ impl Client {
                     "does not allow it without a token (401 or 403); the operator can configure one for the host",
                 );
             }
-            404 | 410 => return refused("has no such template: it answered 404 or 410"),
+            404 | 410 => return refused("has no such file: it answered 404 or 410"),
             408 | 425 | 429 | 500..=599 => {
                 return Err(FetchError::Unavailable(format!("`{host}` answered {}", answer.status.as_u16())));
             }

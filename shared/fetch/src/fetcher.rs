@@ -10,8 +10,10 @@ use async_trait::async_trait;
 use ciab_core::ports::{FetchError, Fetched, Secret, TemplateFetcher};
 use ciab_core::template_hosts::{TemplateHosts, host_and_port};
 use ciab_template::TemplateSource;
+use http::HeaderMap;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use url::Url;
 
 use crate::client::{Client, too_slow};
 use crate::credential::{Credential, Scheme};
@@ -58,6 +60,23 @@ impl WebFetcher {
             credential,
             limits: self.limits,
             deadline: Instant::now() + time,
+        }
+    }
+}
+
+impl WebFetcher {
+    /// What is at a URL, of at most `most_bytes`, within the limits' time for a download.
+    ///
+    /// # Errors
+    /// As for a template: refused where asking again will not help.
+    pub async fn download(&self, url: &Url, most_bytes: u64) -> Result<Vec<u8>, FetchError> {
+        let client = self.client(None, self.limits.download_time);
+        let (url, host) = (url.clone(), host_and_port(url));
+        let work = spawn_blocking(move || client.get(&url, &HeaderMap::new())?.bytes(most_bytes));
+        match timeout(self.limits.download_time, work).await {
+            Err(_) => Err(too_slow(&host)),
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(FetchError::Unavailable(format!("fetching from `{host}` was stopped"))),
         }
     }
 }

@@ -29,6 +29,19 @@ pub fn reconcile_deps(aws: &SdkConfig) -> Result<Deps, InvalidSetting> {
     })
 }
 
+/// What a runner on EC2 is told, by the names that both have for it.
+const RUNNER_VARIABLES: [&str; 9] = [
+    "CIAB_BUILD_ROLE",
+    "CIAB_PACKER_AUTO_INSTALL",
+    "CIAB_PACKER_BINARY",
+    "CIAB_PACKER_MIRROR",
+    "CIAB_PACKER_PLUGIN_MIRROR",
+    "CIAB_PACKER_PLUGIN_SHA256",
+    "CIAB_PACKER_PLUGIN_VERSION",
+    "CIAB_PACKER_SHA256",
+    "CIAB_PACKER_VERSION",
+];
+
 /// Where Packer runs, of both kinds.
 ///
 /// # Errors
@@ -40,6 +53,11 @@ pub fn runners(aws: &SdkConfig) -> Result<AwsRunners, InvalidSetting> {
         bucket: variable("CIAB_BUCKET")?,
         runner_sha256: variable("CIAB_RUNNER_SHA256").ok(),
         log_filter: variable("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
+        // Only start-runner has them; nobody else starts a runner.
+        variables: RUNNER_VARIABLES
+            .into_iter()
+            .filter_map(|name| Some((name, variable(name).ok()?)))
+            .collect(),
     };
     Ok(AwsRunners {
         codebuild: CodeBuildRunners::new(aws, variable("CIAB_RUNNER_PROJECT")?),

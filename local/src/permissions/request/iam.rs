@@ -52,14 +52,7 @@ pub(super) fn checks(form: &Query, surroundings: &Surroundings) -> Result<Vec<Ch
         let passed = Check::new("iam:PassRole", arn("role", "RoleName")?);
         checks.push(passed.with("iam:PassedToService", "ec2.amazonaws.com"));
     }
-    let tags: Vec<(String, String)> = form
-        .structures("Tags.member")
-        .iter()
-        .filter_map(|prefix| {
-            let key = form.get(&format!("{prefix}.Key"))?.to_owned();
-            Some((key, form.get(&format!("{prefix}.Value")).unwrap_or_default().to_owned()))
-        })
-        .collect();
+    let tags = member_tags(form);
     let keys = [("iam:PolicyARN", "PolicyArn"), ("iam:PermissionsBoundary", "PermissionsBoundary")];
     Ok(checks
         .into_iter()
@@ -68,6 +61,15 @@ pub(super) fn checks(form: &Query, surroundings: &Surroundings) -> Result<Vec<Ch
             given.fold(check.tagging(&tags), |check, (key, value)| check.with(key, value))
         })
         .collect())
+}
+
+/// The tags that a call of IAM or STS brings.
+pub(in crate::permissions) fn member_tags(form: &Query) -> Vec<(String, String)> {
+    let tag = |prefix: &String| {
+        let key = form.get(&format!("{prefix}.Key"))?.to_owned();
+        Some((key, form.get(&format!("{prefix}.Value")).unwrap_or_default().to_owned()))
+    };
+    form.structures("Tags.member").iter().filter_map(tag).collect()
 }
 
 pub(super) fn sts_checks(form: &Query) -> Result<Vec<Check>, String> {
@@ -84,10 +86,17 @@ pub(super) fn sts_checks(form: &Query) -> Result<Vec<Check>, String> {
                     check = check.with(key, value);
                 }
             }
-            if form.names().any(|name| name.starts_with("Tags.") || name.starts_with("PolicyArns.")) {
-                return Err("tags and managed policies of a session are in no table".to_owned());
+            let unknown = ["PolicyArns.", "TransitiveTagKeys.", "SourceIdentity", "ProvidedContexts."];
+            if form.names().any(|name| unknown.iter().any(|unknown| name.starts_with(unknown))) {
+                return Err(
+                    "managed policies, transitive tags and sources of a session are in no table".to_owned()
+                );
             }
-            Ok(vec![check])
+            let tags = member_tags(form);
+            let check = check.tagging(&tags);
+            // "Pass session tags in AWS STS": whoever passes tags needs leave for that too.
+            let tagging = Check { action: "sts:TagSession".to_owned(), ..check.clone() };
+            Ok(if tags.is_empty() { vec![check] } else { vec![check, tagging] })
         }
         action => Err(format!("sts:{action} is in no table")),
     }

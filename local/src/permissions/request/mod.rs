@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, Method};
 use ciab_local_ec2::Query;
 
 use super::call::Check;
+pub(super) use iam::member_tags;
 pub(super) use s3::{form_field, telling_absence};
 
 /// A request, taken apart as far as every service needs.

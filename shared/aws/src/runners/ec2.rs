@@ -44,6 +44,8 @@ pub struct Ec2RunnerSettings {
     pub runner_sha256: Option<String>,
     /// The runner's log filter.
     pub log_filter: String,
+    /// What else the runner is told, by the names of its variables.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 /// Instances of one launch template, in the stack's own region.

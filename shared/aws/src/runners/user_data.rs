@@ -40,7 +40,7 @@ pub(super) fn user_data(
         ("RUST_LOG", settings.log_filter.clone()),
     ];
     let mut lines = String::new();
-    for (name, value) in values {
+    for (name, value) in values.into_iter().chain(settings.variables.iter().cloned()) {
         if value.chars().any(char::is_control) {
             return Err(InvalidUserData::NotOneLine(name));
         }
@@ -76,6 +76,7 @@ pub(super) mod tests {
             bucket: "prod-123456789012".into(),
             runner_sha256: None,
             log_filter: "info".into(),
+            variables: vec![("CIAB_PACKER_VERSION", "1.11.2".to_owned())],
         }
     }
 

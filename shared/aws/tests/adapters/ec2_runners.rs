@@ -26,6 +26,7 @@ fn settings() -> Ec2RunnerSettings {
         bucket: "prod-123456789012".into(),
         runner_sha256: None,
         log_filter: "info".into(),
+        variables: Vec::new(),
     }
 }
 
