@@ -59,8 +59,18 @@ pub(crate) struct Options {
 /// Packages, and lists what there is on stdout.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let environment = setup::packaging()?;
-    Package::build(&environment, options.architecture.unwrap_or_else(Architecture::native))?;
+    let architecture = options.architecture.unwrap_or_else(Architecture::native);
+    Package::build(&environment, architecture, Linking::Optimized)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How programs are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Linking {
+    /// As the release profile says.
+    Optimized,
+    /// Without optimizing across crates, which is most of the work, makes programs smaller, and is not to change what they do.
+    Quick,
 }
 
 /// What was packaged.
@@ -71,12 +81,12 @@ pub(crate) struct Package {
 
 impl Package {
     /// For this machine, so that it can run here.
-    pub(crate) fn for_this_machine(environment: &Path) -> Result<Self> {
-        Self::build(environment, Architecture::native())
+    pub(crate) fn for_this_machine(environment: &Path, linking: Linking) -> Result<Self> {
+        Self::build(environment, Architecture::native(), linking)
     }
 
-    fn build(environment: &Path, architecture: Architecture) -> Result<Self> {
-        let folder = build(environment, architecture)?;
+    fn build(environment: &Path, architecture: Architecture, linking: Linking) -> Result<Self> {
+        let folder = build(environment, architecture, linking)?;
         Ok(Self { folder, architecture })
     }
 
@@ -97,7 +107,7 @@ impl Package {
     }
 }
 
-fn build(environment: &Path, architecture: Architecture) -> Result<PathBuf> {
+fn build(environment: &Path, architecture: Architecture, linking: Linking) -> Result<PathBuf> {
     let installed = installed_targets()?;
     let needed = format!("{}-unknown-linux-gnu", architecture.in_targets());
     if !installed.contains(&needed) {
@@ -118,7 +128,7 @@ fn build(environment: &Path, architecture: Architecture) -> Result<PathBuf> {
     progress::step(&format!("sam build for {}", architecture.name()), || {
         let parameter = format!("Architecture={}", architecture.name());
         process::run_quietly(
-            tool(environment, "sam")
+            compiling(environment, "sam", linking)
                 .arg("build")
                 .arg("--build-dir")
                 .arg(&built)
@@ -147,7 +157,7 @@ fn build(environment: &Path, architecture: Architecture) -> Result<PathBuf> {
 
     for runner_architecture in [Architecture::X86_64, Architecture::Arm64] {
         let Some(target) = runner_target(runner_architecture, &installed) else { continue };
-        let binary = build_runner(environment, &target)?;
+        let binary = build_runner(environment, &target, linking)?;
         let name = format!("ciab-runner-{}", runner_architecture.name());
         let alone = folder.join("runner").join(&name);
         std::fs::copy(&binary, &alone).context("copy the runner")?;
@@ -172,9 +182,18 @@ pub(crate) fn tool(environment: &Path, name: &str) -> Command {
     command
 }
 
-fn build_runner(environment: &Path, target: &str) -> Result<PathBuf> {
+/// A program that has Cargo build what is released.
+fn compiling(environment: &Path, name: &str, linking: Linking) -> Command {
+    let mut command = tool(environment, name);
+    if linking == Linking::Quick {
+        command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    }
+    command
+}
+
+fn build_runner(environment: &Path, target: &str, linking: Linking) -> Result<PathBuf> {
     progress::step(&format!("build the runner for {target}"), || {
-        process::run_quietly(tool(environment, "cargo-lambda").args([
+        process::run_quietly(compiling(environment, "cargo-lambda", linking).args([
             "lambda",
             "build",
             "--locked",

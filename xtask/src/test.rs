@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::build_binaries::Selection;
-use crate::package::Package;
+use crate::package::{Linking, Package};
 use crate::setup::{self, StackTools, TestTools};
 use crate::{infrastructure_checks, progress, workspace};
 use local_stack::process;
@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// Run the functions and the runner that `cargo xtask package` makes, as all of the tests do when none is chosen
     #[arg(long)]
     packaged: bool,
+    /// Have them optimized across crates as well: what is deployed, at more than twice the time
+    #[arg(long)]
+    optimized: bool,
     /// Passed on to `cargo test`, for example: -- --package ciab-core, or: -- -- --nocapture
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -33,8 +36,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     infrastructure_checks::run(&tests.infrastructure_checks, &tests.packaging, &workspace::root())?;
     // What was deployed is what must have been tested; whoever tries one test again and again need not wait for it.
-    if options.packaged || options.arguments.is_empty() {
-        stack.binaries = stack.binaries.packaged(&Package::for_this_machine(&tests.packaging)?)?;
+    if options.packaged || options.optimized || options.arguments.is_empty() {
+        let linking = if options.optimized { Linking::Optimized } else { Linking::Quick };
+        let package = Package::for_this_machine(&tests.packaging, linking)?;
+        stack.binaries = stack.binaries.packaged(&package)?;
     }
     let called = workspace::target_directory()?.join("called-actions.jsonl");
     std::fs::write(&called, "").with_context(|| format!("empty {}", called.display()))?;
