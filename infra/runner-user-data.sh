@@ -39,8 +39,8 @@ field() {
     sed -n "s/^ *\"$1\" : \"\\(.*\\)\",\\{0,1\\}\$/\\1/p"
 }
 
-# One machine has no instance role and gives keys by the environment. They are not exported here: the runner, and Packer,
-# which it starts, ask the metadata themselves, again and again, since the keys expire.
+# One machine has no instance role and gives keys by the environment. They are not exported here: the runner asks the metadata
+# itself, again and again, since the keys expire.
 key_id=${AWS_ACCESS_KEY_ID:-}
 secret=${AWS_SECRET_ACCESS_KEY:-}
 session_token=${AWS_SESSION_TOKEN:-}

@@ -76,7 +76,7 @@ fn template() -> StackTemplate {
             "ami-runner".into(),
         )]),
     };
-    let parameters = BTreeMap::new();
+    let parameters = BTreeMap::from([("BuildKmsKeyArns".to_owned(), KEY.to_owned())]);
     template::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../infra")), &identity, &parameters)
         .unwrap()
 }
@@ -173,6 +173,8 @@ const STARTER: &str = "StartRunnerFunctionRole";
 /// Whoever Packer is.
 const PACKER: &str = "BuildRole";
 const BUILD: &str = "550e8400-e29b-41d4-a716-446655440000";
+/// A key that the operator lets builds use.
+const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 const OTHER_BUILD: &str = "650e8400-e29b-41d4-a716-446655440000";
 
 /// A launch as Packer makes it, changed by what is given.
@@ -470,11 +472,24 @@ async fn what_conditions_hold_off_is_refused() {
 /// As [`refused`], for what a role could do only together with rights that it does not have: which role, and what.
 fn refused_by_itself() -> Vec<(&'static str, Check)> {
     let runner = format!("arn:aws:iam::{ACCOUNT}:role/ciab-local-RunnerRole");
-    vec![(STARTER, Check::new("iam:PassRole", runner).with("iam:PassedToService", "lambda.amazonaws.com"))]
+    let grant = Check::new("kms:CreateGrant", KEY);
+    let (through_ec2, through_s3) = ("ec2.us-east-1.amazonaws.com", "s3.us-east-1.amazonaws.com");
+    vec![
+        (STARTER, Check::new("iam:PassRole", runner).with("iam:PassedToService", "lambda.amazonaws.com")),
+        (PACKER, Check::new("kms:Decrypt", KEY)),
+        (
+            PACKER,
+            Check::new("kms:Decrypt", KEY.replace("1234abcd", "00000000"))
+                .with("kms:ViaService", through_ec2),
+        ),
+        (PACKER, grant.clone().with("kms:ViaService", through_ec2)),
+        (PACKER, grant.with("kms:ViaService", through_s3).with("kms:GrantIsForAWSResource", "true")),
+    ]
 }
 
 fn may_by_itself(permissions: &Permissions, role: &str, check: &Check) -> bool {
-    permissions.judge_check(&permissions.session(role).unwrap(), check.clone()).is_ok()
+    let session = if role == PACKER { begin_build(permissions) } else { permissions.session(role).unwrap() };
+    permissions.judge_check(&session, check.clone()).is_ok()
 }
 
 /// The role's own statements, and those of its boundary.
@@ -799,6 +814,17 @@ async fn the_runner_alone_begins_a_build_and_only_as_one_build() {
     for other in ["BuildRole", "StartRunnerFunctionRole", key.as_str()] {
         assert!(take_on_build(&permissions, other, &[id]).await.is_err(), "{other}");
     }
+}
+
+#[test]
+fn a_key_of_the_operators_is_used_through_ec2() {
+    let permissions = permissions();
+    let through_ec2 =
+        |action: &str| Check::new(action, KEY).with("kms:ViaService", "ec2.us-east-1.amazonaws.com");
+    assert!(may_by_itself(&permissions, PACKER, &through_ec2("kms:Decrypt")));
+    let grant = through_ec2("kms:CreateGrant").with("kms:GrantIsForAWSResource", "true");
+    assert!(may_by_itself(&permissions, PACKER, &grant));
+    assert!(!may_by_itself(&permissions, PACKER, &through_ec2("kms:ScheduleKeyDeletion")));
 }
 
 #[tokio::test]

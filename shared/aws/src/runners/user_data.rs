@@ -87,7 +87,8 @@ pub(super) mod tests {
         let (values, _) = rest.split_once("END_OF_VALUES\n").unwrap();
         let expected = "AWS_REGION=us-east-1\nCIAB_BUCKET=prod-123456789012\n\
             CIAB_BUILD_ID=550e8400-e29b-41d4-a716-446655440000\nCIAB_DEADLINE=2026-03-25T15:00:05Z\nCIAB_REGION=eu-west-1\n\
-            CIAB_REQUEST_ID=JKJaXmPLvHcESHA=\nCIAB_RUNNER_SHA256=\nCIAB_TASK_TOKEN=token\nCIAB_TIMEOUT_SECS=1800\nRUST_LOG=info\n";
+             CIAB_REQUEST_ID=JKJaXmPLvHcESHA=\nCIAB_RUNNER_SHA256=\nCIAB_TASK_TOKEN=token\nCIAB_TIMEOUT_SECS=1800\nRUST_LOG=info\n\
+             CIAB_PACKER_VERSION=1.11.2\n";
         assert_eq!(values, expected);
     }
 

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where something unexpected is missing")]
 
+mod build_identity;
 mod calls;
 mod cloud;
 mod ec2_runners;
