@@ -143,3 +143,42 @@ fn announces_what_it_has(document: &Value) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first indented document of docs/EVENTS.md.
+    fn example() -> Value {
+        let text = include_str!("../../../docs/EVENTS.md");
+        let lines =
+            text.lines().skip_while(|line| *line != "    {").take_while(|line| line.starts_with("    "));
+        serde_json::from_str(&lines.collect::<Vec<_>>().join("\n")).expect("a document")
+    }
+
+    #[test]
+    fn the_documentations_example_is_what_the_schema_says() {
+        is_described(&example()).expect("it is described");
+    }
+
+    #[test]
+    fn what_the_schema_does_not_say_is_refused() {
+        let changed = |change: fn(&mut Value)| {
+            let mut event = example();
+            change(&mut event);
+            is_described(&event)
+        };
+        assert!(changed(|event| event["detail"]["message"] = json!("secret")).is_err());
+        assert!(changed(|event| event["detail"]["status"] = json!("done")).is_err());
+        assert!(changed(|event| event["source"] = json!("aws.ec2")).is_err());
+        assert!(changed(|event| event["detail"]["event_id"] = Value::Null).is_err());
+    }
+
+    #[test]
+    fn the_templates_rule_is_read_with_the_local_stacks_name() {
+        let template: serde_norway::Value = serde_norway::from_str(TEMPLATE).expect("YAML");
+        let pattern = &template["Resources"]["BuildsEndedRule"]["Properties"]["EventPattern"];
+        let pattern = resolved(pattern).expect("a pattern");
+        assert_eq!(pattern["detail"], json!({"stack": ["ciab-local"], "status": ["succeeded", "failed"]}));
+    }
+}
