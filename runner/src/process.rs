@@ -33,6 +33,9 @@ const WAITING_LINES: usize = 256;
 const LAST_OUTPUT: Duration = Duration::from_secs(5);
 /// How long a killed process may take to go.
 const AFTER_KILL: Duration = Duration::from_secs(10);
+/// How often a program that is being written is tried, and the pause before the next time.
+const BUSY_ATTEMPTS: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -88,7 +91,7 @@ pub async fn run(
     grace: impl Fn() -> Duration,
     mut on_line: impl FnMut(RawLine),
 ) -> io::Result<Ended> {
-    let (mut child, outputs) = spawn(program)?;
+    let (mut child, outputs) = start(program).await?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let (sender, mut lines) = mpsc::channel(WAITING_LINES);
     let readers = outputs.map(|(source, pipe)| tokio::spawn(read_lines(source, pipe, sender.clone())));
@@ -130,6 +133,18 @@ pub async fn run(
         reader.abort();
     }
     Ok(Ended { status, stopped, killed })
+}
+
+/// What this process has just written cannot be run while another of its threads is between fork and exec, and so holds the file: it
+/// can be in a moment.
+async fn start(program: &Program) -> io::Result<(Child, Outputs)> {
+    for _ in 1..BUSY_ATTEMPTS {
+        match spawn(program) {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => sleep(BUSY_PAUSE).await,
+            started => return started,
+        }
+    }
+    spawn(program)
 }
 
 type Outputs = [(Source, tokio::net::unix::pipe::Receiver); 2];
@@ -274,4 +289,35 @@ fn state_and_group(process: i32) -> Option<(char, i32)> {
     let state = fields.next()?.chars().next()?;
     let group = fields.nth(1)?.parse().ok()?;
     Some((state, group))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_is_still_being_written_is_run_once_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let binary = folder.path().join("program");
+        std::fs::write(&binary, "#!/bin/sh\necho here\n").unwrap();
+        std::fs::set_permissions(&binary, Permissions::from_mode(0o755)).unwrap();
+        let program = Program {
+            binary: binary.clone(),
+            arguments: Vec::new(),
+            folder: folder.path().to_owned(),
+            environment: Vec::new(),
+            temporary_folder: folder.path().to_owned(),
+        };
+        let writes = File::options().append(true).open(&binary).unwrap();
+        assert_eq!(spawn(&program).err().unwrap().kind(), io::ErrorKind::ExecutableFileBusy);
+        let mut lines = Vec::new();
+        let switch = StopSwitch::new();
+        let run = run(&program, &switch, || Duration::ZERO, |line| lines.push(line.text));
+        let (ended, ()) = tokio::join!(run, async { drop(writes) });
+        assert!(ended.unwrap().status.success());
+        assert_eq!(lines, ["here"]);
+    }
 }
