@@ -27,6 +27,8 @@ pub struct Configuration {
     pub timeout_secs: u32,
     /// Which Packer, and where it comes from.
     pub packer: Wanted,
+    /// Below which the build gets a folder of its own; the system's temporary one where nothing is said.
+    pub work_dir: Option<PathBuf>,
     /// The ARN of the role that Packer runs with.
     pub build_role: String,
     /// How long Packer may clean up once it is stopped.
@@ -95,6 +97,7 @@ impl Configuration {
                     mirror: parsed(plugin_mirror, required(plugin_mirror.0, plugin_mirror.1)?)?,
                 },
             },
+            work_dir: optional("CIAB_PACKER_WORK_DIR").map(PathBuf::from),
             build_role: required("CIAB_BUILD_ROLE", "the ARN of the role that Packer runs with")?,
             stop_grace: match optional(grace.0) {
                 Some(given) => Duration::from_secs(parsed(grace, given)?),
@@ -148,6 +151,7 @@ mod tests {
     fn the_rest_has_defaults() {
         let configuration = read(&[]).ok().unwrap();
         assert_eq!(configuration.packer.binary, None);
+        assert_eq!(configuration.work_dir, None);
         assert!(configuration.packer.auto_install);
         assert_eq!(configuration.packer.packer.sha256, None);
         assert_eq!(configuration.stop_grace, Duration::from_secs(40));

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use ciab_core::build::Artifact;
 use ciab_core::life;
 use ciab_core::ports::{BuildIdentity, ObjectStore, PortError, TaskTokens};
 use jiff::Timestamp;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::bundle;
@@ -152,9 +154,7 @@ impl Build<'_> {
         if Timestamp::now() >= self.configuration.deadline {
             return Err(self.stopped(StopReason::Deadline));
         }
-        let work = tempfile::Builder::new()
-            .prefix("ciab-build-")
-            .tempdir()
+        let work = work_folder(self.configuration.work_dir.as_deref())
             .map_err(|error| runner_failed("no folder could be made for the build", &error))?;
         let brings_plugins = Packer::has_plugins_of_its_own(&host_environment);
         let mut packer = Packer::new(
@@ -338,6 +338,15 @@ impl Build<'_> {
     fn lines(&self, lines: Vec<String>) -> Vec<String> {
         lines.iter().map(|line| self.log.masked(line)).collect()
     }
+}
+
+/// A folder that nobody else has been in, and that goes when the build ends.
+fn work_folder(below: Option<&Path>) -> io::Result<TempDir> {
+    let mut folder = tempfile::Builder::new();
+    folder.prefix("ciab-build-");
+    let Some(below) = below else { return folder.tempdir() };
+    std::fs::create_dir_all(below)?;
+    folder.tempdir_in(below)
 }
 
 fn runner_failed(what: &str, error: &dyn Error) -> BuildFailure {

@@ -3,6 +3,7 @@
 
 mod world;
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -453,4 +454,17 @@ async fn nothing_of_the_build_stays_on_the_disk() {
     world.run().await;
     let place = std::fs::read_to_string(world.path("where")).unwrap();
     assert!(!std::path::Path::new(place.trim()).exists());
+}
+
+#[tokio::test]
+async fn a_build_works_below_the_folder_that_was_said() {
+    let mut world = World::new(
+        r#"pwd > "$PACKER_TEST_FOLDER/where"; echo "$TMPDIR" >> "$PACKER_TEST_FOLDER/where"; exit 1"#,
+    );
+    let folder = world.path("work/dir");
+    world.configuration.work_dir = Some(folder.clone());
+    world.run().await;
+    let places = std::fs::read_to_string(world.path("where")).unwrap();
+    assert!(places.lines().count() == 2 && places.lines().all(|place| Path::new(place).starts_with(&folder)));
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "something stays");
 }

@@ -232,7 +232,9 @@ fn environment(
         ("CODEBUILD_SRC_DIR", source_folder.display().to_string()),
         ("CODEBUILD_START_TIME", build.start().as_millisecond().to_string()),
         ("CODEBUILD_LOG_PATH", build.unique().to_owned()),
+        // A container's /tmp is its own, and goes with it.
         ("TMPDIR", temporary.display().to_string()),
+        ("CIAB_PACKER_WORK_DIR", temporary.display().to_string()),
     ] {
         environment.insert(name.to_owned(), value);
     }

@@ -311,7 +311,9 @@ fn refused() -> Vec<(&'static str, Request)> {
         let body = json!({"TableName": STACK, "KeyConditionExpression": "pk = :p", "ExpressionAttributeValues": values});
         aws_json(role, "dynamodb", "DynamoDB_20120810.Query", body)
     };
-    let (get, delete) = ("DynamoDB_20120810.GetItem", "DynamoDB_20120810.DeleteItem");
+    let get = "DynamoDB_20120810.GetItem";
+    let update = "DynamoDB_20120810.UpdateItem";
+    let delete = "DynamoDB_20120810.DeleteItem";
     let mut refused = vec![
         ("list-images reads a build", item("ListImagesFunctionRole", get, "BUILD#1")),
         ("delete-image frees a slot", item("DeleteImageFunctionRole", delete, "SLOTS")),
@@ -328,6 +330,7 @@ fn refused() -> Vec<(&'static str, Request)> {
             ),
         ),
         ("poll-builds deletes a build", item("PollBuildsFunctionRole", delete, "BUILD#1")),
+        ("poll-builds makes a key", item("PollBuildsFunctionRole", update, "KEYS")),
         ("poll-builds reads what is no list of images", query("PollBuildsFunctionRole", "BUILD#1")),
         (
             "build-image lists what is not a template",
@@ -409,6 +412,24 @@ fn refused() -> Vec<(&'static str, Request)> {
             ),
         ),
     ];
+    // Whoever could write a key would be an admin, and whoever reads them knows what there are.
+    for role in [
+        "BuildImageFunctionRole",
+        "GetBuildFunctionRole",
+        "PrepareBuildFunctionRole",
+        STARTER,
+        "FinishBuildFunctionRole",
+        "RebuildImagesFunctionRole",
+    ] {
+        refused.push(("reads keys", item(role, get, "KEYS")));
+    }
+    refused.extend([
+        ("rebuild-images frees a slot", item("RebuildImagesFunctionRole", delete, "SLOTS")),
+        (
+            "list-resources looks elsewhere",
+            ec2("ListResourcesFunctionRole", "DescribeInstances", &[]).in_region("eu-west-1"),
+        ),
+    ]);
     refused.extend(refused_to_templates());
     refused.push((
         "the runner lists builds",
@@ -416,6 +437,7 @@ fn refused() -> Vec<(&'static str, Request)> {
     ));
     for cleaner in CLEANERS {
         refused.extend([
+            ("reads keys", item(cleaner, get, "KEYS")),
             (
                 "lists all of a build's files",
                 s3(cleaner, Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/b/")),

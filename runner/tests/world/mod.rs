@@ -248,6 +248,7 @@ impl World {
             deadline: jiff::Timestamp::now() + jiff::SignedDuration::from_secs(120),
             timeout_secs: 1800,
             packer: wanted(Some(packer_binary)),
+            work_dir: None,
             build_role: "arn:aws:iam::123456789012:role/build".into(),
             stop_grace: Duration::from_secs(20),
         };

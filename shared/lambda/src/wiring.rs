@@ -30,7 +30,7 @@ pub fn reconcile_deps(aws: &SdkConfig) -> Result<Deps, InvalidSetting> {
 }
 
 /// What a runner on EC2 is told, by the names that both have for it.
-const RUNNER_VARIABLES: [&str; 9] = [
+const RUNNER_VARIABLES: [&str; 10] = [
     "CIAB_BUILD_ROLE",
     "CIAB_PACKER_AUTO_INSTALL",
     "CIAB_PACKER_BINARY",
@@ -40,6 +40,7 @@ const RUNNER_VARIABLES: [&str; 9] = [
     "CIAB_PACKER_PLUGIN_VERSION",
     "CIAB_PACKER_SHA256",
     "CIAB_PACKER_VERSION",
+    "CIAB_PACKER_WORK_DIR",
 ];
 
 /// Where Packer runs, of both kinds.
