@@ -187,29 +187,55 @@ fn build_launch(changes: &[(&'static str, &'static str)]) -> Request {
         ("TagSpecification.1.ResourceType", "instance"),
         ("TagSpecification.1.Tag.1.Key", "ciab:build-id"),
         ("TagSpecification.1.Tag.1.Value", BUILD),
+        ("TagSpecification.1.Tag.2.Key", "ciab:stack"),
+        ("TagSpecification.1.Tag.2.Value", STACK),
         ("TagSpecification.2.ResourceType", "volume"),
         ("TagSpecification.2.Tag.1.Key", "ciab:build-id"),
         ("TagSpecification.2.Tag.1.Value", BUILD),
+        ("TagSpecification.2.Tag.2.Key", "ciab:stack"),
+        ("TagSpecification.2.Tag.2.Value", STACK),
     ]);
     parameters.extend(changes.iter().copied());
     ec2(PACKER, "RunInstances", &parameters.into_iter().collect::<Vec<_>>())
 }
 
 fn tag(resource: &str, build: &str) -> Request {
-    let tags = [("ResourceId.1", resource), ("Tag.1.Key", "ciab:build-id"), ("Tag.1.Value", build)];
+    tag_of(resource, build, STACK)
+}
+
+fn tag_of(resource: &str, build: &str, stack: &str) -> Request {
+    let tags = [
+        ("ResourceId.1", resource),
+        ("Tag.1.Key", "ciab:build-id"),
+        ("Tag.1.Value", build),
+        ("Tag.2.Key", "ciab:stack"),
+        ("Tag.2.Value", stack),
+    ];
     ec2(PACKER, "CreateTags", &tags)
 }
 
 /// What a template would have to do to get at what is not its own.
 fn refused_to_templates() -> Vec<(&'static str, Request)> {
-    let key_pair = |build: &str| {
+    let key_pair = |build: &str, stack: &str| {
         let tags = [
             ("KeyName", "k"),
             ("TagSpecification.1.ResourceType", "key-pair"),
             ("TagSpecification.1.Tag.1.Key", "ciab:build-id"),
             ("TagSpecification.1.Tag.1.Value", build),
+            ("TagSpecification.1.Tag.2.Key", "ciab:stack"),
+            ("TagSpecification.1.Tag.2.Value", stack),
         ];
         ec2(PACKER, "CreateKeyPair", &tags)
+    };
+    let copy = |key: &'static str, value: &'static str| {
+        let tags = [
+            ("SourceImageId", "ami-mine"),
+            ("SourceRegion", "us-east-1"),
+            ("TagSpecification.1.ResourceType", "image"),
+            ("TagSpecification.1.Tag.1.Key", key),
+            ("TagSpecification.1.Tag.1.Value", value),
+        ];
+        ec2(PACKER, "CopyImage", &tags)
     };
     let of = |action: &str, parameter: &str, id: &str| ec2(PACKER, action, &[(parameter, id)]);
     vec![
@@ -217,7 +243,21 @@ fn refused_to_templates() -> Vec<(&'static str, Request)> {
         ("launches untagged", build_launch(&[("TagSpecification.1.Tag.1.Key", "Name")])),
         ("launches as another build", build_launch(&[("TagSpecification.1.Tag.1.Value", OTHER_BUILD)])),
         ("makes a volume that nobody owns", ec2(PACKER, "CreateVolume", &[])),
-        ("tags as another's what it makes", key_pair(OTHER_BUILD)),
+        ("launches for another stack", build_launch(&[("TagSpecification.1.Tag.2.Value", "another")])),
+        ("launches from another stack's image", build_launch(&[("ImageId", "ami-theirs")])),
+        ("launches what passes for a runner", {
+            let runner = [
+                ("TagSpecification.1.Tag.3.Key", "ciab:runner-of"),
+                ("TagSpecification.1.Tag.3.Value", OTHER_BUILD),
+            ];
+            build_launch(&runner)
+        }),
+        ("tags as another's what it makes", key_pair(OTHER_BUILD, STACK)),
+        ("tags as another stack's what it makes", key_pair(BUILD, "another")),
+        ("copies for another build", copy("ciab:build-id", OTHER_BUILD)),
+        ("copies for another stack", copy("ciab:stack", "another")),
+        ("gives an image to another stack", tag_of("ami-nobodys", BUILD, "another")),
+        ("gives its own to another stack", tag_of("i-mine", BUILD, "another")),
         ("takes somebody's instance by a tag", tag("i-nobodys", BUILD)),
         ("takes another stack's image by a tag", tag("ami-theirs", BUILD)),
         ("gives an image to another build", tag("ami-nobodys", OTHER_BUILD)),
@@ -259,6 +299,7 @@ fn allowed_to_packer() -> Vec<(&'static str, Request)> {
         ("makes an image", of("CreateImage", "InstanceId", "i-mine")),
         ("describes the image", of("ModifyImageAttribute", "ImageId", "ami-nobodys")),
         ("tags the image", tag("ami-nobodys", BUILD)),
+        ("lets the image grow old", of("EnableImageDeprecation", "ImageId", "ami-nobodys")),
         ("tags the snapshot once more", tag("snap-mine", BUILD)),
         ("names its instance", {
             ec2(
@@ -452,6 +493,10 @@ fn refused() -> Vec<(&'static str, Request)> {
                 ec2(cleaner, "TerminateInstances", &[("InstanceId.1", "i-ours")]).in_region("eu-west-1"),
             ),
             (
+                "changes another stack's instance",
+                ec2(cleaner, "ModifyInstanceAttribute", &[("InstanceId", "i-theirs")]),
+            ),
+            (
                 "ends an untagged instance",
                 ec2(cleaner, "TerminateInstances", &[("InstanceId.1", "i-nobodys")]),
             ),
@@ -505,7 +550,10 @@ fn refused_by_itself() -> Vec<(&'static str, Check)> {
                 .with("kms:ViaService", through_ec2),
         ),
         (PACKER, grant.clone().with("kms:ViaService", through_ec2)),
-        (PACKER, grant.with("kms:ViaService", through_s3).with("kms:GrantIsForAWSResource", "true")),
+        (PACKER, grant.clone().with("kms:ViaService", through_s3).with("kms:GrantIsForAWSResource", "true")),
+        (STARTER, Check::new("kms:Decrypt", KEY)),
+        (STARTER, grant.clone().with("kms:ViaService", through_ec2)),
+        (STARTER, grant.with("kms:ViaService", through_s3).with("kms:GrantIsForAWSResource", "true")),
     ]
 }
 
@@ -603,6 +651,8 @@ fn allowed() -> Vec<(&'static str, Request)> {
         ),
     ];
     allowed.extend(allowed_to_packer());
+    // A copy's source is asked for in no policy.
+    allowed.push(("copies an image", ec2(PACKER, "CopyImage", &[("SourceImageId", "ami-mine")])));
     for cleaner in CLEANERS {
         allowed.extend([
             (

@@ -129,7 +129,9 @@ fn nobody_is_trusted_for_another() {
     let runner = properties("RunnerRole")["AssumeRolePolicyDocument"]["Statement"].clone();
     for statement in runner.as_sequence().unwrap() {
         if statement["Principal"]["Service"] == "codebuild.amazonaws.com" {
-            assert_eq!(named(&statement["Condition"]["StringEquals"]["aws:SourceAccount"]), "AWS::AccountId");
+            let source = &statement["Condition"]["StringEquals"];
+            assert_eq!(named(&source["aws:SourceAccount"]), "AWS::AccountId");
+            assert!(named(&source["aws:SourceArn"]).ends_with(":project/${AWS::StackName}-runner"));
         }
     }
     let queue = properties("UntoldBuildsPolicy")["PolicyDocument"]["Statement"].clone();

@@ -16,7 +16,7 @@ use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_ec2::types::InstanceStateName;
+use aws_sdk_ec2::types::{AttributeBooleanValue, InstanceStateName};
 use ciab_core::ids::{ImageId, Region};
 use ciab_core::ports::{Cloud, CloudImage, Deletion, PortError, Trace};
 use ciab_core::resource::{Resource, ResourceKind};
@@ -48,6 +48,9 @@ const GONE: [&str; 10] = [
 /// EC2's ways of saying that something else still holds it.
 const IN_USE: [&str; 5] =
     ["DependencyViolation", "InvalidGroup.InUse", "InvalidSnapshot.InUse", "VolumeInUse", "IncorrectState"];
+
+/// EC2's way of saying that an instance is protected from termination.
+const PROTECTED: [&str; 1] = ["OperationNotPermitted"];
 
 /// EC2 in any region, with one client for each, and IAM.
 #[derive(Debug)]
@@ -90,9 +93,19 @@ where
     }
 }
 
+/// Also an instance whose template has protected it from termination: it is a build's, and builds end.
 async fn terminate(client: &Client, id: &str) -> Result<Deletion, PortError> {
     let operation = "TerminateInstances";
-    match client.terminate_instances().instance_ids(id).send().await {
+    let terminate = || client.terminate_instances().instance_ids(id).send();
+    let mut answer = terminate().await;
+    if answer.as_ref().is_err_and(|error| answered(error, &PROTECTED)) {
+        let off = AttributeBooleanValue::builder().value(false).build();
+        let unprotected =
+            client.modify_instance_attribute().instance_id(id).disable_api_termination(off).send().await;
+        unprotected.map_err(|error| call("ModifyInstanceAttribute").failed(error))?;
+        answer = terminate().await;
+    }
+    match answer {
         Ok(answer) => {
             let states = answer.terminating_instances.unwrap_or_default();
             let terminated = states.iter().all(|change| {

@@ -187,9 +187,13 @@ impl Runners for Ec2Runners {
     }
 }
 
+/// None for what a build has made, which is no runner whatever else it says of itself.
 fn build_of(instance: &Instance) -> Option<BuildId> {
-    let tag = instance.tags().iter().find(|tag| tag.key() == Some(tag::RUNNER_OF))?;
-    tag.value()?.parse().ok()
+    let value = |key| instance.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value());
+    if value(tag::BUILD_ID).is_some() {
+        return None;
+    }
+    value(tag::RUNNER_OF)?.parse().ok()
 }
 
 /// An instance that has only stopped is still there, with its disk.

@@ -224,6 +224,19 @@ async fn a_terminated_instance_vouches_for_its_ami_and_is_no_leftover() {
 }
 
 #[tokio::test]
+async fn an_instance_that_its_template_has_protected_is_terminated_all_the_same() {
+    let scene = Scene::new().await;
+    let on = AttributeBooleanValue::builder().value(true).build();
+    let protect = scene.client.modify_instance_attribute().instance_id(&scene.instance);
+    protect.disable_api_termination(on).send().await.unwrap();
+    let refused = scene.client.terminate_instances().instance_ids(&scene.instance).send().await;
+    assert!(refused.is_err(), "it was not protected");
+    let instance = Resource::bare(ResourceKind::Instance, region(), &scene.instance);
+    let deleted = scene.cloud.delete(&instance).await.unwrap();
+    assert!(matches!(deleted, Deletion::Gone | Deletion::Going), "{deleted:?}");
+}
+
+#[tokio::test]
 async fn an_ami_that_outlived_every_trace_of_its_instance_is_found_by_the_ledger() {
     let scene = Scene::new().await;
     let untagged = run(&scene.client, &scene.base_image, None, None).await;

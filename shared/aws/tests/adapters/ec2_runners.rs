@@ -110,6 +110,17 @@ async fn a_runner_is_launched_with_the_tags_by_which_it_is_found() {
 }
 
 #[tokio::test]
+async fn what_a_build_made_is_no_runner_whatever_it_says_of_itself() {
+    let server = Server::moto();
+    let (runners, client) = launch_template(&server).await;
+    let id = runners.start(&order(BUILD)).await.unwrap();
+    let tag = Tag::builder().key(tag::BUILD_ID).value("11111111-2222-4333-8444-555555555555").build();
+    client.create_tags().resources(&id).tags(tag).send().await.unwrap();
+    let found = runners.of_builds(RunnerKind::Ec2, &[order(BUILD).build_id].into()).await.unwrap();
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[tokio::test]
 async fn a_repeated_order_is_the_same_request() {
     let server = Server::moto();
     let (runners, client) = launch_template(&server).await;
