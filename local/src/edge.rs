@@ -102,14 +102,11 @@ impl Edge {
         }
         let is_write = target.strip_prefix("DynamoDB_20120810.").is_some_and(writes);
         if is_write {
-            let written = Arc::clone(&edge.written);
-            let response = edge.one_by_one(request).await;
-            written.send_modify(|count| *count += 1);
-            return response;
+            return edge.one_by_one(request, Touch::Writes).await;
         }
         // The stream holds what a transaction has written even where that is undone a moment later.
         if target == "DynamoDBStreams_20120810.GetRecords" {
-            return edge.one_by_one(request).await;
+            return edge.one_by_one(request, Touch::Reads).await;
         }
         edge.pass_on(request).await
     }
@@ -130,6 +127,13 @@ impl Edge {
         incoming.body = body.clone();
         Ok((incoming, Request::from_parts(parts, Body::from(body))))
     }
+}
+
+/// What a call that must not run beside a write does to the table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Touch {
+    Reads,
+    Writes,
 }
 
 /// Whether an operation of DynamoDB writes.
@@ -169,13 +173,17 @@ impl Edge {
         response.body(Body::from(payload)).unwrap_or_else(|_| status_only(StatusCode::INTERNAL_SERVER_ERROR))
     }
 
-    /// One write to DynamoDB after another: moto looks at a condition and writes in two steps, and undoes a transaction that
+    /// One write to DynamoDB after another, each of which the event source is told of: moto looks at a condition and writes in two steps, and undoes a transaction that
     /// fails by putting the whole table back to how it was before. In a task of its own, so that a client that hangs up does
     /// not let the next one in too early.
-    async fn one_by_one(self, request: Request) -> Response<Body> {
+    async fn one_by_one(self, request: Request, touch: Touch) -> Response<Body> {
         let alone = async move {
             let _under_way = self.dynamodb_writes.lock().await;
-            self.pass_on(request).await
+            let response = self.pass_on(request).await;
+            if touch == Touch::Writes {
+                self.written.send_modify(|count| *count += 1);
+            }
+            response
         };
         tokio::spawn(alone).await.unwrap_or_else(|_| status_only(StatusCode::INTERNAL_SERVER_ERROR))
     }

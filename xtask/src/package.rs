@@ -73,6 +73,16 @@ pub(crate) enum Linking {
     Quick,
 }
 
+impl Linking {
+    /// Where its packages lie below the target folder: what is not to be deployed never takes the place of what is.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Optimized => "package",
+            Self::Quick => "package-for-tests",
+        }
+    }
+}
+
 /// What was packaged.
 pub(crate) struct Package {
     folder: PathBuf,
@@ -117,7 +127,7 @@ fn build(environment: &Path, architecture: Architecture, linking: Linking) -> Re
             architecture.name()
         );
     }
-    let folder = workspace::target_directory()?.join("package").join(architecture.name());
+    let folder = workspace::target_directory()?.join(linking.folder()).join(architecture.name());
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("empty {}", folder.display()))?;
     }
@@ -151,12 +161,16 @@ fn build(environment: &Path, architecture: Architecture, linking: Linking) -> Re
     let definition = "build-image.asl.json";
     std::fs::copy(workspace::root().join("infra").join(definition), folder.join(definition))
         .context("copy the state machine")?;
-    let template = with_definition(&template, definition)?;
+    let template = with_architecture(&with_definition(&template, definition)?, architecture)?;
     std::fs::write(folder.join("template.yaml"), template).context("write the template")?;
     std::fs::remove_dir_all(&built).context("remove what sam built")?;
 
     for runner_architecture in [Architecture::X86_64, Architecture::Arm64] {
-        let Some(target) = runner_target(runner_architecture, &installed) else { continue };
+        let Some(target) = runner_target(runner_architecture, &installed) else {
+            let name = runner_architecture.name();
+            progress::note(&format!("no runner for {name}: this toolchain has no standard library for it"));
+            continue;
+        };
         let binary = build_runner(environment, &target, linking)?;
         let name = format!("ciab-runner-{}", runner_architecture.name());
         let alone = folder.join("runner").join(&name);
@@ -267,6 +281,18 @@ fn with_definition(template: &str, definition: &str) -> Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
+/// What is packaged is of one architecture, which a deployment need not be told again.
+fn with_architecture(template: &str, architecture: Architecture) -> Result<String> {
+    let mut lines: Vec<String> = template.lines().map(str::to_owned).collect();
+    let declared =
+        lines.iter().position(|line| line == "  Architecture:").context("no parameter Architecture")?;
+    let of_it = lines.iter_mut().skip(declared + 1).take_while(|line| line.starts_with("    "));
+    let default = of_it.into_iter().find(|line| line.starts_with("    Default: "));
+    *default.context("the parameter Architecture has no default")? =
+        format!("    Default: {}", architecture.name());
+    Ok(lines.join("\n") + "\n")
+}
+
 /// The same bytes for the same contents, so that an unchanged function is not uploaded again.
 fn archive(path: &Path, files: &[(&str, &Path, bool)]) -> Result<()> {
     let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
@@ -351,6 +377,17 @@ mod tests {
         let changed = with_definition(template, "build-image.asl.json").unwrap();
         assert_eq!(changed, "A:\n  DefinitionUri: build-image.asl.json\n  B: 1\n");
         assert!(with_definition("A: 1\n", "x").is_err());
+        let template =
+            "Parameters:\n  Architecture:\n    Type: String\n    Default: arm64\n  Other:\n    Default: x\n";
+        let changed = with_architecture(template, Architecture::X86_64).unwrap();
+        assert_eq!(changed, template.replace("arm64", "x86_64"));
+        assert!(
+            with_architecture(
+                "  Architecture:\n    Type: String\n  Other:\n    Default: x\n",
+                Architecture::Arm64
+            )
+            .is_err()
+        );
         assert_eq!(resource_name("poll-builds"), "PollBuildsFunction");
     }
 }

@@ -30,7 +30,7 @@ impl World {
             }
         }
         for (owner, build) in [("mine", BUILD), ("anothers", "650e8400-e29b-41d4-a716-446655440000")] {
-            for kind in ["i", "vol", "sg", "snap", "ami"] {
+            for kind in ["i", "vol", "sg", "snap", "ami", "lt"] {
                 let tags = [("ciab:stack", STACK), ("ciab:build-id", build)];
                 let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
                 world.tags.insert(format!("{kind}-{owner}"), BTreeMap::from(tags));
@@ -265,6 +265,10 @@ fn refused_to_templates() -> Vec<(&'static str, Request)> {
         ("takes another build's instance by a tag", tag("i-anothers", BUILD)),
         ("ends another build's instance", of("TerminateInstances", "InstanceId.1", "i-anothers")),
         ("ends somebody's instance", of("TerminateInstances", "InstanceId.1", "i-nobodys")),
+        ("launches from another build's launch template", {
+            let of = "LaunchTemplateConfigs.1.LaunchTemplateSpecification.LaunchTemplateId";
+            ec2(PACKER, "CreateFleet", &[(of, "lt-anothers"), ("Type", "instant")])
+        }),
         ("makes an image of another build's instance", of("CreateImage", "InstanceId", "i-anothers")),
         ("deletes another build's volume", of("DeleteVolume", "VolumeId", "vol-anothers")),
         ("deletes another build's image", of("DeregisterImage", "ImageId", "ami-anothers")),
@@ -299,6 +303,21 @@ fn allowed_to_packer() -> Vec<(&'static str, Request)> {
         ("makes an image", of("CreateImage", "InstanceId", "i-mine")),
         ("describes the image", of("ModifyImageAttribute", "ImageId", "ami-nobodys")),
         ("tags the image", tag("ami-nobodys", BUILD)),
+        ("makes a launch template for a spot instance", {
+            let tags = [
+                ("LaunchTemplateName", "packer-fleet-launch-template-1"),
+                ("TagSpecification.1.ResourceType", "launch-template"),
+                ("TagSpecification.1.Tag.1.Key", "ciab:build-id"),
+                ("TagSpecification.1.Tag.1.Value", BUILD),
+                ("TagSpecification.1.Tag.2.Key", "ciab:stack"),
+                ("TagSpecification.1.Tag.2.Value", STACK),
+            ];
+            ec2(PACKER, "CreateLaunchTemplate", &tags)
+        }),
+        ("asks for a spot instance", {
+            let of = "LaunchTemplateConfigs.1.LaunchTemplateSpecification.LaunchTemplateId";
+            ec2(PACKER, "CreateFleet", &[(of, "lt-mine"), ("Type", "instant")])
+        }),
         ("lets the image grow old", of("EnableImageDeprecation", "ImageId", "ami-nobodys")),
         ("tags the snapshot once more", tag("snap-mine", BUILD)),
         ("names its instance", {

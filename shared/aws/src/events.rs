@@ -35,10 +35,13 @@ impl Events for EventBridgeEvents {
         let answer = answer.map_err(|error| CALL.failed(error))?;
         // One entry for each event, in their order: of those that were not taken it has an error in place of an id.
         let refused = answer.entries().iter().position(|entry| entry.error_code().is_some());
-        if let Some(entry) = refused.and_then(|at| answer.entries().get(at)) {
+        let first = refused.and_then(|at| Some((answer.entries().get(at)?, events.get(at)?)));
+        if let Some((entry, event)) = first {
             tracing::warn!(
+                build_id = %event.build_id(),
+                event_id = event.event_id(),
                 code = entry.error_code(),
-                message = entry.error_message(),
+                reason = entry.error_message(),
                 "an event was not taken"
             );
         }

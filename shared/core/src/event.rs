@@ -81,6 +81,11 @@ pub struct BuildEvent {
 }
 
 impl BuildEvent {
+    /// The build.
+    pub fn build_id(&self) -> BuildId {
+        self.build_id
+    }
+
     /// The same whenever this event is told again, and of no other event.
     pub fn event_id(&self) -> &str {
         &self.event_id

@@ -1,13 +1,14 @@
 //! `publish-events`: tells the outside world of every change of a build, from the stream of the table, so that what was written
 //! is told, whatever died right after the write.
 //!
-//! Told at least once, and in the order of the writes. Must never go on past a change that could not be told: what comes
-//! after it waits until it is.
+//! Told at least once, and in the order of the writes, as far as the bus keeps to it within one call. Must never call again past a
+//! change that could not be told: what comes after it waits until it is.
 
 use std::sync::Arc;
 
 use crate::event::{BuildEvent, Change, Ended};
 use crate::ports::{EVENTS_AT_ONCE, Events};
+use crate::spans;
 
 /// What it needs.
 pub struct Deps {
@@ -42,6 +43,8 @@ pub async fn run(deps: &Deps, changes: &[Change]) -> Output {
             Ok(accepted) => accepted.min(some.len()),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
+                let first = rest.first().and_then(|(at, _)| changes.get(*at));
+                let _of_first = first.map(|change| spans::of_build(&change.new).entered());
                 tracing::error!(error, "events could not be published; the stream brings them again");
                 0
             }

@@ -7,7 +7,10 @@ use aws_lambda_events::event::streams::{DynamoDbBatchItemFailure, DynamoDbEventR
 use ciab_core::event::Change;
 use ciab_core::ports::PortError;
 use jiff::Timestamp;
-use lambda_runtime::{Error, LambdaEvent, service_fn};
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
+use tracing::Instrument as _;
+
+use crate::invocation;
 
 /// Answers batches until the function is shut down. `handle` takes the changes of builds in their order, and says how many of
 /// them, from the first one on, need not come again.
@@ -19,11 +22,16 @@ where
     Handle: AsyncFn(&Deps, &[Change]) -> usize,
 {
     let (deps, handle) = (&deps, &handle);
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Event>| {
-        let batch = Batch::read(event.payload.records);
-        let handled = handle(deps, &batch.changes).await;
-        Ok::<_, Error>(answer(batch.again_from(handled)))
+    Runtime::new(service_fn(async move |event: LambdaEvent<Event>| {
+        let span = invocation::span(&event.context);
+        let handled = async {
+            let batch = Batch::read(event.payload.records);
+            let handled = handle(deps, &batch.changes).await;
+            answer(batch.again_from(handled))
+        };
+        Ok::<_, Error>(handled.instrument(span).await)
     }))
+    .run()
     .await
 }
 
@@ -40,6 +48,7 @@ impl Batch {
         let mut batch = Self { changes: Vec::new(), numbers: Vec::new(), unreadable: None };
         for record in records {
             let number = record.change.sequence_number.clone().unwrap_or_default();
+            let item = item(&record);
             match change(record) {
                 Ok(Some(change)) => {
                     batch.changes.push(change);
@@ -50,6 +59,7 @@ impl Batch {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         number,
+                        item,
                         "a record cannot be read"
                     );
                     batch.unreadable = Some(number);
@@ -64,6 +74,12 @@ impl Batch {
     fn again_from(self, handled: usize) -> Option<String> {
         self.numbers.into_iter().nth(handled).or(self.unreadable)
     }
+}
+
+/// The partition of what was written: `BUILD#` and the build's id.
+fn item(record: &EventRecord) -> Option<String> {
+    let keys = serde_json::to_value(&record.change.keys).ok()?;
+    keys["pk"]["S"].as_str().map(str::to_owned)
 }
 
 fn change(record: EventRecord) -> Result<Option<Change>, PortError> {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{
-    IamInstanceProfileSpecification, InstanceType, RequestLaunchTemplateData, ResourceType, Tag,
-    TagSpecification, VolumeType,
+    AttributeBooleanValue, IamInstanceProfileSpecification, InstanceType, RequestLaunchTemplateData,
+    ResourceType, Tag, TagSpecification, VolumeType,
 };
 use ciab_aws::{Ec2Cloud, RandomIdentifiers};
 use ciab_core::ids::{BuildId, ImageId, Region};
