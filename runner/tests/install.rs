@@ -10,7 +10,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use async_trait::async_trait;
+use ciab_runner::install::{DownloadFailed, Downloads, Mirror};
 use ciab_runner::report::Reported;
+use ciab_runner::run::Ports;
 use sha2::{Digest, Sha256};
 use world::{Told, World, packer, wanted};
 use zip::ZipWriter;
@@ -23,8 +26,6 @@ enum Answer {
     /// Half of a file, of which all was announced.
     Half(Vec<u8>),
     Status(u16),
-    /// The connection stays open, and nothing comes.
-    Nothing,
 }
 
 struct Server {
@@ -41,7 +42,6 @@ impl Server {
         let seen = paths.clone();
         // It ends with the test's process.
         thread::spawn(move || {
-            let mut open = Vec::new();
             for (number, stream) in listener.incoming().enumerate() {
                 let answer = answers.get(number).or(answers.last()).unwrap();
                 let mut stream = stream.unwrap();
@@ -58,10 +58,6 @@ impl Server {
                         .write_all(head(200, bytes.len()).as_bytes())
                         .and_then(|()| stream.write_all(&bytes[..bytes.len() / 2])),
                     Answer::Status(status) => stream.write_all(head(*status, 0).as_bytes()),
-                    Answer::Nothing => {
-                        open.push(stream);
-                        Ok(())
-                    }
                 };
             }
         });
@@ -223,11 +219,30 @@ async fn a_mirror_without_the_release_fails_the_build_at_once() {
 #[tokio::test]
 async fn a_mirror_that_never_answers_does_not_hold_the_build_past_its_deadline() {
     let (mut world, _) = world(VERSION);
-    let server = Server::start(vec![Answer::Nothing]);
-    from(&mut world, &server);
     world.configuration.deadline = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1);
-    world.run().await;
+    let ports = Ports { downloads: Arc::new(Never), ..world.ports() };
+    world.run_with(&ports).await;
     assert_eq!(world.failure().0, "BuildTimedOut");
+}
+
+/// A download that does not even give up.
+struct Never;
+
+#[async_trait]
+impl Downloads for Never {
+    async fn download(&self, _mirror: &Mirror, _path: &str) -> Result<Vec<u8>, DownloadFailed> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_down_for_good_is_asked_a_few_times_and_no_more() {
+    let (mut world, _) = world(VERSION);
+    let server = Server::start(vec![Answer::Status(503)]);
+    from(&mut world, &server);
+    let message = failure_of(&world).await;
+    assert!(message.contains("503"), "{message}");
+    assert!((2..10).contains(&server.paths().len()), "{:?}", server.paths());
 }
 
 #[tokio::test]

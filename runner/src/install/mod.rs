@@ -238,7 +238,9 @@ impl Installer<'_> {
 
     async fn download(&self, release: &Release) -> Result<Vec<u8>, InstallError> {
         let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
             let path = release.path();
             let got = tokio::select! {
                 got = self.downloads.download(&release.mirror, &path) => got,
@@ -246,7 +248,7 @@ impl Installer<'_> {
             };
             match got {
                 Ok(bytes) => return Ok(bytes),
-                Err(DownloadFailed::Unavailable(why)) if attempt < ATTEMPTS => {
+                Err(DownloadFailed::Unavailable(why)) if attempts < ATTEMPTS => {
                     self.say(&format!("{} did not come ({why}): it is asked for again", release.file()));
                     tokio::select! {
                         () = sleep(pause) => {}
@@ -257,7 +259,6 @@ impl Installer<'_> {
                 Err(source) => return Err(InstallError::NotDownloaded { file: release.file(), source }),
             }
         }
-        unreachable!("the last attempt returns")
     }
 
     fn say(&self, what: &str) {
@@ -265,7 +266,7 @@ impl Installer<'_> {
     }
 
     fn could_not(&self, what: &str, error: &PortError) {
-        tracing::warn!(%error, "{what}");
+        tracing::warn!(error = error as &dyn std::error::Error, "{what}");
         self.say(what);
     }
 }

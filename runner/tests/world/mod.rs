@@ -274,7 +274,11 @@ impl World {
     }
 
     pub async fn run(&self) -> Reported {
-        let reported = run(&self.configuration, &self.ports(), &self.switch, self.environment.clone()).await;
+        self.run_with(&self.ports()).await
+    }
+
+    pub async fn run_with(&self, ports: &Ports) -> Reported {
+        let reported = run(&self.configuration, ports, &self.switch, self.environment.clone()).await;
         assert_eq!(self.processes(), Vec::<String>::new(), "the build leaves no process");
         reported
     }

@@ -397,11 +397,13 @@ fn events_go_by_the_names_that_their_schema_says() {
 }
 
 #[test]
-fn the_schema_of_events_names_values_that_the_code_reads() {
+fn the_schema_of_events_names_the_values_that_the_code_has() {
+    /// What serde expects in the place of something else it says in its error.
     fn each<T: serde::de::DeserializeOwned>(values: &Json) {
-        for value in values.as_array().unwrap() {
-            assert!(serde_json::from_value::<T>(value.clone()).is_ok(), "{value}");
-        }
+        let error = serde_json::from_value::<T>("?".into()).err().unwrap().to_string();
+        let expected: BTreeSet<&str> = error.split('`').skip(1).step_by(2).skip(1).collect();
+        let named: BTreeSet<&str> = values.as_array().unwrap().iter().filter_map(Json::as_str).collect();
+        assert_eq!(named, expected, "{error}");
     }
     let schema: Json = serde_json::from_str(EVENTS).unwrap();
     let fields = &schema["$defs"]["detail"]["properties"];
@@ -480,6 +482,8 @@ fn the_documentation_lists_the_parameters_that_there_are() {
             other => other.as_str().unwrap().to_owned(),
         };
         assert_eq!(default, if value.is_empty() { "empty" } else { &value }, "the default of {name}");
+        let description = declaration["Description"].as_str().unwrap();
+        assert!(cells[2].starts_with(description), "what {name} is: {}", cells[2]);
         listed.insert(name);
     }
     assert_eq!(listed, declared.keys().filter_map(Yaml::as_str).collect());
