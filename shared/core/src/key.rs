@@ -122,7 +122,7 @@ fn is_hexadecimal(text: &str) -> bool {
 }
 
 /// The SHA-256 of a whole key; 64 hexadecimal digits where it is written.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyDigest([u8; 32]);
 
@@ -132,11 +132,20 @@ impl KeyDigest {
         Self(Sha256::digest(key.as_bytes()).into())
     }
 
-    /// Whether both are of one key. Takes the same time whichever part differs, as `==` does not.
+    /// Whether both are of one key. Takes the same time whichever part differs.
     pub fn is(&self, other: &Self) -> bool {
         bool::from(self.0.ct_eq(&other.0))
     }
 }
+
+// Not derived: so that no comparison of two can take a shorter way.
+impl PartialEq for KeyDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other)
+    }
+}
+
+impl Eq for KeyDigest {}
 
 impl fmt::Debug for KeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -92,7 +92,9 @@ mod tests {
 
     #[test]
     fn every_requirement_has_a_full_version() {
-        for environment in [PythonEnvironment::STACK, PythonEnvironment::INFRASTRUCTURE_CHECKS] {
+        for environment in
+            [PythonEnvironment::STACK, PythonEnvironment::INFRASTRUCTURE_CHECKS, PythonEnvironment::PACKAGING]
+        {
             let requirements = environment.requirements.lines();
             for line in requirements.filter(|line| !line.starts_with('#') && !line.is_empty()) {
                 let (name, version) = line.split_once("==").unwrap();
