@@ -29,8 +29,8 @@ pub struct Configuration {
     pub packer: Wanted,
     /// Below which the build gets a folder of its own; the system's temporary one where nothing is said.
     pub work_dir: Option<PathBuf>,
-    /// The ARN of the role that Packer runs with.
-    pub build_role: String,
+    /// The function that gives the build's credentials.
+    pub credentials_function: String,
     /// How long Packer may clean up once it is stopped.
     pub stop_grace: Duration,
 }
@@ -98,7 +98,10 @@ impl Configuration {
                 },
             },
             work_dir: optional("CIAB_PACKER_WORK_DIR").map(PathBuf::from),
-            build_role: required("CIAB_BUILD_ROLE", "the ARN of the role that Packer runs with")?,
+            credentials_function: required(
+                "CIAB_CREDENTIALS_FUNCTION",
+                "the name of the function that gives the build's credentials",
+            )?,
             stop_grace: match optional(grace.0) {
                 Some(given) => Duration::from_secs(parsed(grace, given)?),
                 None => STOP_GRACE,
@@ -134,7 +137,7 @@ mod tests {
             ("CIAB_BUCKET", "bucket"),
             ("CIAB_DEADLINE", "2026-03-25T14:30:00Z"),
             ("CIAB_TIMEOUT_SECS", "1800"),
-            ("CIAB_BUILD_ROLE", "arn:aws:iam::123456789012:role/build"),
+            ("CIAB_CREDENTIALS_FUNCTION", "prod-issue-credentials"),
             ("CIAB_PACKER_VERSION", "1.11.2"),
             ("CIAB_PACKER_MIRROR", "https://mirror.example/packer"),
             ("CIAB_PACKER_PLUGIN_VERSION", "1.3.9"),
@@ -166,7 +169,7 @@ mod tests {
             "CIAB_BUCKET",
             "CIAB_DEADLINE",
             "CIAB_TIMEOUT_SECS",
-            "CIAB_BUILD_ROLE",
+            "CIAB_CREDENTIALS_FUNCTION",
             "CIAB_PACKER_VERSION",
             "CIAB_PACKER_MIRROR",
             "CIAB_PACKER_PLUGIN_VERSION",

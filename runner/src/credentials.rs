@@ -1,6 +1,6 @@
 //! Packer's own identity: credentials of the build's role, given out on the loopback device to whoever knows a token.
 //!
-//! The role's sessions end after an hour, and builds may take eight: so Packer is told where to ask (the form of a container's
+//! They end after an hour, and builds may take eight: so Packer is told where to ask (the form of a container's
 //! credentials, which all of AWS's SDKs know and renew from) and not given what would end under it.
 //! (https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html)
 //!
@@ -17,18 +17,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ciab_core::ids::BuildId;
-use ciab_core::ports::{BuildIdentity, PortError, TemporaryCredentials};
-use jiff::{SignedDuration, Timestamp};
+use ciab_core::ports::PortError;
 use serde_json::json;
+use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::issued_credentials::IssuedCredentials;
 use crate::log::Log;
 
-/// Credentials with less left than this are renewed. SDKs ask again some minutes before the end.
-const LEAST_LEFT: SignedDuration = SignedDuration::from_mins(20);
 const PATH: &str = "/credentials";
 
 /// Whatever of AWS's settings says who somebody is, or where to learn it. What begins with one of these is taken out.
@@ -45,28 +42,8 @@ const IDENTITY: [&str; 9] = [
 ];
 
 struct Given {
-    identity: Arc<dyn BuildIdentity>,
-    build: BuildId,
+    credentials: Arc<IssuedCredentials>,
     token: String,
-    log: Log,
-    last: Mutex<Option<TemporaryCredentials>>,
-}
-
-impl Given {
-    async fn credentials(&self) -> Result<TemporaryCredentials, PortError> {
-        let mut last = self.last.lock().await;
-        match last.as_ref() {
-            Some(last) if last.expires_at.duration_since(Timestamp::now()) > LEAST_LEFT => Ok(last.clone()),
-            _ => {
-                let new = self.identity.credentials(self.build).await?;
-                let secrets = [&new.secret_access_key, &new.session_token];
-                // A template may print them.
-                self.log.add_secrets(secrets.map(|secret| secret.expose().to_owned()).to_vec());
-                *last = Some(new.clone());
-                Ok(new)
-            }
-        }
-    }
 }
 
 /// Gives credentials until it is dropped.
@@ -79,28 +56,24 @@ pub struct CredentialsEndpoint {
 /// Packer cannot be given credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum NoCredentials {
-    /// The role was not to be had.
-    #[error("the role that Packer runs with could not be taken on")]
-    NotAssumed(#[source] PortError),
+    /// The build's credentials were not to be had.
+    #[error("the build's credentials were not given")]
+    NotIssued(#[source] PortError),
     /// There is no port.
     #[error("no port could be opened on the loopback device")]
     NoPort(#[source] io::Error),
 }
 
 impl CredentialsEndpoint {
-    /// Takes the role on and gives out what it got, for this build.
+    /// Gives out what of these is Packer's, once they are there.
     ///
     /// # Errors
-    /// Where either is not possible: then Packer need not be started.
-    pub async fn start(
-        identity: Arc<dyn BuildIdentity>,
-        build: BuildId,
-        log: Log,
-    ) -> Result<Self, NoCredentials> {
+    /// Where there are none, or no port: then Packer need not be started.
+    pub async fn start(credentials: Arc<IssuedCredentials>, log: Log) -> Result<Self, NoCredentials> {
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         log.add_secrets(vec![token.clone()]);
-        let given = Arc::new(Given { identity, build, token: token.clone(), log, last: Mutex::default() });
-        given.credentials().await.map_err(NoCredentials::NotAssumed)?;
+        credentials.packer().await.map_err(NoCredentials::NotIssued)?;
+        let given = Arc::new(Given { credentials, token: token.clone() });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(NoCredentials::NoPort)?;
         let address = listener.local_addr().map_err(NoCredentials::NoPort)?;
         let router = Router::new().route(PATH, get(answer)).with_state(given);
@@ -138,13 +111,13 @@ pub fn tells_identity(name: &str) -> bool {
 }
 
 async fn answer(State(given): State<Arc<Given>>, headers: HeaderMap) -> Response {
-    let known =
-        headers.get(header::AUTHORIZATION).is_some_and(|token| token.as_bytes() == given.token.as_bytes());
-    if !known {
+    let told = headers.get(header::AUTHORIZATION).map_or(&[][..], |token| token.as_bytes());
+    // In the same time whichever part differs.
+    if !bool::from(told.ct_eq(given.token.as_bytes())) {
         let refused = json!({"code": "AccessDenied", "message": "the token is not this build's"});
         return (StatusCode::FORBIDDEN, Json(refused)).into_response();
     }
-    match given.credentials().await {
+    match given.credentials.packer().await {
         Ok(credentials) => Json(json!({
             "AccessKeyId": credentials.access_key_id,
             "SecretAccessKey": credentials.secret_access_key.expose(),
@@ -154,8 +127,9 @@ async fn answer(State(given): State<Arc<Given>>, headers: HeaderMap) -> Response
         }))
         .into_response(),
         Err(error) => {
-            tracing::error!(%error, "the role that Packer runs with could not be taken on again");
-            let unavailable = json!({"code": "Unavailable", "message": "the role could not be taken on"});
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "Packer could not be given credentials");
+            let unavailable = json!({"code": "Unavailable", "message": "there are no credentials now"});
             (StatusCode::SERVICE_UNAVAILABLE, Json(unavailable)).into_response()
         }
     }

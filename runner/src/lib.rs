@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod downloads;
 pub mod failure;
 pub mod install;
+pub mod issued_credentials;
 pub mod ledger;
 pub mod log;
 pub mod manifest;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ciab_core::build::Artifact;
 use ciab_core::life;
-use ciab_core::ports::{BuildIdentity, ObjectStore, PortError, TaskTokens};
+use ciab_core::ports::{ObjectStore, PortError, TaskTokens};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -22,6 +22,7 @@ use crate::configuration::Configuration;
 use crate::credentials::CredentialsEndpoint;
 use crate::failure::{BuildFailure, FailureName};
 use crate::install::{Downloads, InstallError, Installer};
+use crate::issued_credentials::IssuedCredentials;
 use crate::ledger::LedgerWriter;
 use crate::log::{Log, Stream, Writer};
 use crate::manifest::{self, Document, Seconds};
@@ -43,12 +44,14 @@ const SHORTEST_AWS_SECRET: usize = 16;
 /// What the runner needs of the world.
 #[derive(Clone)]
 pub struct Ports {
-    /// The stack's bucket.
+    /// The stack's bucket, as this build: its own files there.
     pub objects: Arc<dyn ObjectStore>,
+    /// The stack's bucket, as any runner: Packer and its plugin.
+    pub tools: Arc<dyn ObjectStore>,
     /// The state machine's tasks.
     pub tasks: Arc<dyn TaskTokens>,
-    /// The role that Packer runs with.
-    pub identity: Arc<dyn BuildIdentity>,
+    /// What is known to AWS as this build.
+    pub credentials: Arc<IssuedCredentials>,
     /// Where Packer's releases are.
     pub downloads: Arc<dyn Downloads>,
 }
@@ -72,11 +75,14 @@ pub async fn run(
     let build_id = configuration.build_id;
     tracing::info!(deadline = %configuration.deadline, "the runner begins");
     let log = Log::new(secrets(configuration, &host_environment));
+    ports.credentials.mask_in(&log);
     let writer = Writer::start(&log, ports.objects.clone(), build_id);
     let ledger = LedgerWriter::start(ports.objects.clone(), build_id);
     let heartbeats =
         tokio::spawn(send_heartbeats(ports.tasks.clone(), configuration.task_token.clone(), switch.clone()));
     let deadline = tokio::spawn(stop_at(configuration.deadline, switch.clone()));
+    let credentials = ports.credentials.clone();
+    let fresh = tokio::spawn(async move { credentials.keep_fresh().await });
 
     let mut findings = Findings::default();
     let build = Build { configuration, ports, switch, log: &log, ledger: &ledger };
@@ -108,6 +114,7 @@ pub async fn run(
         // Nobody knows yet how the build ended.
         manifest::store(ports.objects.as_ref(), &document, Instant::now() + LAST_MANIFEST).await;
     }
+    fresh.abort();
     reported
 }
 
@@ -168,23 +175,17 @@ impl Build<'_> {
 
         let installer = Installer {
             wanted: &self.configuration.packer,
-            objects: self.ports.objects.as_ref(),
+            objects: self.ports.tools.as_ref(),
             downloads: self.ports.downloads.as_ref(),
             log: self.log,
             switch: self.switch,
             work: work.path(),
         };
-        let endpoint = CredentialsEndpoint::start(
-            self.ports.identity.clone(),
-            self.configuration.build_id,
-            self.log.clone(),
-        );
-        let (version, fetched, endpoint) =
-            tokio::join!(installer.packer(&mut packer), self.fetch_and_unpack(work.path()), endpoint);
+        let (version, prepared) =
+            tokio::join!(installer.packer(&mut packer), self.identify_and_fetch(work.path()));
         let version = version.map_err(|error| self.not_installed(error))?;
-        let template = fetched?;
-        // Given out until the build is over.
-        let endpoint = endpoint.map_err(|error| runner_failed("Packer has no identity", &error))?;
+        // The endpoint answers until the build is over.
+        let (endpoint, template) = prepared?;
         for (name, value) in endpoint.variables() {
             packer.set(name, value);
         }
@@ -246,6 +247,19 @@ impl Build<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The bundle is one of the build's own files: without credentials there is none.
+    async fn identify_and_fetch(
+        &self,
+        work: &Path,
+    ) -> Result<(CredentialsEndpoint, bundle::Template), BuildFailure> {
+        let endpoint = tokio::select! {
+            endpoint = CredentialsEndpoint::start(self.ports.credentials.clone(), self.log.clone()) => endpoint,
+            reason = self.switch.stopped() => return Err(self.stopped(reason)),
+        };
+        let endpoint = endpoint.map_err(|error| runner_failed("the build has no identity", &error))?;
+        Ok((endpoint, self.fetch_and_unpack(work).await?))
     }
 
     async fn fetch_and_unpack(&self, work: &Path) -> Result<bundle::Template, BuildFailure> {

@@ -61,9 +61,10 @@ async fn packer_is_the_builds_role_and_knows_nothing_of_the_runners() {
         first["Expiration"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap() > jiff::Timestamp::now()
     );
     assert_eq!(answer(&world, "second").1, first, "an hour is not over");
-    assert_eq!(world.identity.taken_on.load(Ordering::SeqCst), 1);
+    assert_eq!(world.issuer.asked.load(Ordering::SeqCst), 1);
     let environment = std::fs::read_to_string(world.path("environment")).unwrap();
-    for absent in ["AKIARUNNER", "the-runners-own-secret", "of-the-runner", "AWS_ACCESS_KEY_ID"] {
+    for absent in ["AKIARUNNER", "the-runners-own-secret", "of-the-runner", "AWS_ACCESS_KEY_ID", "ASIAFILES"]
+    {
         assert!(!environment.contains(absent), "{environment}");
     }
     assert!(
@@ -82,9 +83,9 @@ async fn whoever_does_not_know_the_token_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_role_that_soon_ends_is_taken_on_again() {
+async fn what_soon_ends_is_renewed_under_packer() {
     let world = world();
-    *world.identity.seconds.lock().unwrap() = Some(60);
+    *world.issuer.seconds.lock().unwrap() = Some(60);
     world.run().await;
     let (first, second) = (answer(&world, "first").1, answer(&world, "second").1);
     assert_ne!(first["AccessKeyId"], second["AccessKeyId"]);
@@ -104,12 +105,13 @@ async fn what_packer_is_known_by_stands_in_no_log() {
 }
 
 #[tokio::test]
-async fn without_the_role_nothing_is_launched() {
+async fn without_credentials_nothing_is_launched() {
     let world = world();
-    world.identity.refuses.store(true, Ordering::SeqCst);
+    world.issuer.refuses.store(true, Ordering::SeqCst);
     assert!(matches!(world.run().await, Reported::Yes));
     let (name, failure) = world.failure();
     assert_eq!(name, "RunnerFailed");
-    assert!(failure.message.contains("the role that Packer runs with"), "{}", failure.message);
+    assert!(failure.message.contains("the build's credentials were not given"), "{}", failure.message);
+    assert!(failure.message.contains("CredentialsRefused"), "{}", failure.message);
     assert!(!world.path("environment").exists());
 }

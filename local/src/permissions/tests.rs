@@ -141,20 +141,20 @@ fn aws_json(key: &str, service: &'static str, target: &'static str, body: Json) 
     request
 }
 
-/// A build of this role is a session with its id, as the runner begins it.
-fn begin_build(permissions: &Permissions) -> Session {
-    let role = permissions.roles.read().unwrap()["BuildRole"].clone();
+/// A build of this role is a session with its id, as issue-credentials begins it. The key is the session's.
+fn begin_build(permissions: &Permissions, role: &str) -> (Session, String) {
+    let key = format!("ASIA{role}");
+    let role = permissions.roles.read().unwrap()[role].clone();
     let session =
         Session::assumed(Arc::new(role), "build", None, vec![("ciab:build-id".into(), BUILD.into())]);
-    permissions.sessions.lock().unwrap().insert("ASIABUILD".to_owned(), session.clone());
-    session
+    permissions.sessions.lock().unwrap().insert(key.clone(), session.clone());
+    (session, key)
 }
 
 async fn may(permissions: &Permissions, request: &Request) -> Result<(), String> {
     let mut request = request.clone();
-    if request.key == PACKER {
-        begin_build(permissions);
-        request.key = "ASIABUILD".to_owned();
+    if OF_BUILDS.contains(&request.key.as_str()) {
+        request.key = begin_build(permissions, &request.key).1;
     }
     let world = World::with_things();
     permissions.judge(&request.signed(), Some(&world)).await.map(drop).map_err(|denial| denial.reason)
@@ -172,6 +172,12 @@ const CLEANERS: [&str; 3] = ["CancelBuildFunctionRole", "CleanUpFunctionRole", "
 const STARTER: &str = "StartRunnerFunctionRole";
 /// Whoever Packer is.
 const PACKER: &str = "BuildRole";
+/// Whoever the runner is for its build's files.
+const FILES: &str = "BuildFilesRole";
+/// The roles that are taken on as one build.
+const OF_BUILDS: [&str; 2] = [PACKER, FILES];
+/// Who takes them on.
+const ISSUER: &str = "IssueCredentialsFunctionRole";
 const BUILD: &str = "550e8400-e29b-41d4-a716-446655440000";
 /// A key that the operator lets builds use.
 const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -289,6 +295,66 @@ fn refused_to_templates() -> Vec<(&'static str, Request)> {
     ]
 }
 
+/// An invocation of a function of the stack.
+fn invoke(key: &str, function: &str) -> Request {
+    let path = format!("/2015-03-31/functions/ciab-local-{function}/invocations");
+    Request::new(key, "lambda", Method::POST, &path, String::new())
+}
+
+/// A build's files, each with what its runner does with it.
+fn files(key: &str, build: &str) -> Vec<Request> {
+    [
+        (Method::GET, "template.tar.gz"),
+        (Method::PUT, "log/0000000000.ndjson"),
+        (Method::PUT, "ledger.json"),
+        (Method::PUT, "manifest.json"),
+    ]
+    .into_iter()
+    .map(|(method, name)| s3(key, method, &format!("{BUCKET}/builds/{build}/{name}")))
+    .collect()
+}
+
+/// What a template would have to do to get at another build that has become the runner, by the machine's identity or by that of
+/// its build's files.
+fn refused_to_runners() -> Vec<(&'static str, Request)> {
+    let mut refused = vec![
+        (
+            "the runner lists builds",
+            s3("RunnerRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/")),
+        ),
+        ("the runner begins a build", invoke("RunnerRole", "build-image")),
+        ("the runner starts another", invoke("RunnerRole", "start-runner")),
+        (
+            "the runner reads a record",
+            aws_json("RunnerRole", "dynamodb", "DynamoDB_20120810.GetItem", record(BUILD)),
+        ),
+        ("a build lists files", s3(FILES, Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/"))),
+        (
+            "a build reads its variables",
+            s3(FILES, Method::GET, &format!("{BUCKET}/builds/{BUILD}/input.json")),
+        ),
+        (
+            "a build reads its manifest",
+            s3(FILES, Method::GET, &format!("{BUCKET}/builds/{BUILD}/manifest.json")),
+        ),
+        (
+            "a build changes its template",
+            s3(FILES, Method::PUT, &format!("{BUCKET}/builds/{BUILD}/template.tar.gz")),
+        ),
+        (
+            "a build puts another Packer",
+            s3(FILES, Method::PUT, &format!("{BUCKET}/tools/packer/1.11.2/packer.zip")),
+        ),
+        ("a build asks for credentials", invoke(FILES, "issue-credentials")),
+        ("Packer asks for credentials", invoke(PACKER, "issue-credentials")),
+    ];
+    refused
+        .extend(files("RunnerRole", BUILD).into_iter().map(|file| ("the runner's role is no build's", file)));
+    refused.extend(files(FILES, OTHER_BUILD).into_iter().map(|file| ("another build's file", file)));
+    refused.extend(files(PACKER, BUILD).into_iter().map(|file| ("Packer's role is for EC2", file)));
+    refused
+}
+
 /// What Packer does in a build, in the order of things.
 fn allowed_to_packer() -> Vec<(&'static str, Request)> {
     let of = |action: &str, parameter: &str, id: &str| ec2(PACKER, action, &[(parameter, id)]);
@@ -378,6 +444,7 @@ fn refused() -> Vec<(&'static str, Request)> {
         ("list-images reads a build", item("ListImagesFunctionRole", get, "BUILD#1")),
         ("delete-image frees a slot", item("DeleteImageFunctionRole", delete, "SLOTS")),
         ("check-health reads a build", item("CheckHealthFunctionRole", get, "BUILD#1")),
+        ("issue-credentials reads a key", item(ISSUER, get, "KEYS")),
         ("authorize-request reads a build", item("AuthorizeRequestFunctionRole", get, "BUILD#1")),
         ("manage-keys deletes a build", item("ManageKeysFunctionRole", delete, "BUILD#1")),
         (
@@ -491,10 +558,7 @@ fn refused() -> Vec<(&'static str, Request)> {
         ),
     ]);
     refused.extend(refused_to_templates());
-    refused.push((
-        "the runner lists builds",
-        s3("RunnerRole", Method::GET, &format!("{BUCKET}?list-type=2&prefix=builds/")),
-    ));
+    refused.extend(refused_to_runners());
     for cleaner in CLEANERS {
         refused.extend([
             ("reads keys", item(cleaner, get, "KEYS")),
@@ -577,7 +641,11 @@ fn refused_by_itself() -> Vec<(&'static str, Check)> {
 }
 
 fn may_by_itself(permissions: &Permissions, role: &str, check: &Check) -> bool {
-    let session = if role == PACKER { begin_build(permissions) } else { permissions.session(role).unwrap() };
+    let session = if OF_BUILDS.contains(&role) {
+        begin_build(permissions, role).0
+    } else {
+        permissions.session(role).unwrap()
+    };
     permissions.judge_check(&session, check.clone()).is_ok()
 }
 
@@ -672,6 +740,16 @@ fn allowed() -> Vec<(&'static str, Request)> {
     allowed.extend(allowed_to_packer());
     // A copy's source is asked for in no policy.
     allowed.push(("copies an image", ec2(PACKER, "CopyImage", &[("SourceImageId", "ami-mine")])));
+    allowed.push(("the runner asks for its build's credentials", invoke("RunnerRole", "issue-credentials")));
+    allowed.push((
+        "issue-credentials reads a build",
+        aws_json(ISSUER, "dynamodb", "DynamoDB_20120810.GetItem", record(BUILD)),
+    ));
+    allowed.extend(files(FILES, BUILD).into_iter().map(|file| ("the build's own file", file)));
+    for tool in [Method::GET, Method::PUT] {
+        let tool = s3("RunnerRole", tool, &format!("{BUCKET}/tools/packer/1.11.2/packer.zip"));
+        allowed.push(("the runner brings Packer", tool));
+    }
     for cleaner in CLEANERS {
         allowed.extend([
             (
@@ -867,13 +945,14 @@ async fn a_role_that_is_taken_on_may_what_it_and_the_sessions_policy_allow() {
     assert!(take_on(&permissions, "GetBuildFunctionRole", "ByAccount", None).await.is_err());
 }
 
-/// The runner takes Packer's role on, with these tags.
+/// Somebody takes a role on as a build, with these tags.
 async fn take_on_build(
     permissions: &Permissions,
     key: &str,
+    role: &str,
     tags: &[(&str, &str)],
 ) -> Result<String, String> {
-    let arn = format!("arn:aws:iam::{ACCOUNT}:role/ciab-local-BuildRole");
+    let arn = format!("arn:aws:iam::{ACCOUNT}:role/ciab-local-{role}");
     let mut parameters =
         vec![("RoleArn".to_owned(), arn), ("RoleSessionName".to_owned(), "build".to_owned())];
     for (number, (tag, value)) in (1..).zip(tags) {
@@ -891,19 +970,30 @@ async fn take_on_build(
 }
 
 #[tokio::test]
-async fn the_runner_alone_begins_a_build_and_only_as_one_build() {
+async fn issue_credentials_alone_begins_a_build_and_only_as_one_build() {
     let permissions = permissions();
     let id = ("ciab:build-id", BUILD);
-    let key = take_on_build(&permissions, "RunnerRole", &[id]).await.unwrap();
-    let terminate = |key: &str, id: &str| ec2(key, "TerminateInstances", &[("InstanceId.1", id)]);
-    assert_eq!(may(&permissions, &terminate(&key, "i-mine")).await, Ok(()));
-    assert!(may(&permissions, &terminate(&key, "i-anothers")).await.is_err());
-    for tags in [&[][..], &[("ciab:build-id", "x")], &[id, ("team", "a")], &[("team", "a")]] {
-        let refused = take_on_build(&permissions, "RunnerRole", tags).await.unwrap_err();
-        assert!(refused.contains("does not trust"), "{tags:?}: {refused}");
+    let packer = take_on_build(&permissions, ISSUER, PACKER, &[id]).await.unwrap();
+    let terminate = |id: &str| ec2(&packer, "TerminateInstances", &[("InstanceId.1", id)]);
+    assert_eq!(may(&permissions, &terminate("i-mine")).await, Ok(()));
+    assert!(may(&permissions, &terminate("i-anothers")).await.is_err());
+    let of_files = take_on_build(&permissions, ISSUER, FILES, &[id]).await.unwrap();
+    for (own, anothers) in files(&of_files, BUILD).iter().zip(&files(&of_files, OTHER_BUILD)) {
+        assert_eq!(may(&permissions, own).await, Ok(()));
+        assert!(may(&permissions, anothers).await.is_err());
     }
-    for other in ["BuildRole", "StartRunnerFunctionRole", key.as_str()] {
-        assert!(take_on_build(&permissions, other, &[id]).await.is_err(), "{other}");
+    let everybody: Vec<String> = permissions.roles.read().unwrap().keys().cloned().collect();
+    for role in OF_BUILDS {
+        for tags in [&[][..], &[("ciab:build-id", "x")], &[id, ("team", "a")], &[("team", "a")]] {
+            let refused = take_on_build(&permissions, ISSUER, role, tags).await.unwrap_err();
+            assert!(refused.contains("does not trust"), "{tags:?}: {refused}");
+        }
+        for other in everybody.iter().filter(|other| *other != ISSUER).chain([&packer, &of_files]) {
+            assert!(
+                take_on_build(&permissions, other, role, &[id]).await.is_err(),
+                "{other} takes on {role}"
+            );
+        }
     }
 }
 
@@ -921,6 +1011,9 @@ fn a_key_of_the_operators_is_used_through_ec2() {
 #[tokio::test]
 async fn a_session_without_a_builds_id_changes_nothing() {
     let permissions = permissions();
+    for file in files(FILES, BUILD) {
+        assert!(permissions.judge(&file.signed(), None::<&World>).await.is_err(), "{file:?}");
+    }
     for (what, request) in allowed_to_packer() {
         let action = request.incoming.body.clone();
         let untagged = Request { key: "BuildRole".to_owned(), ..request };

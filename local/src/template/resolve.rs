@@ -258,6 +258,9 @@ impl<'a> Resolver<'a> {
     fn attribute(&self, resource: &str, attribute: &str) -> Result<Json, TemplateError> {
         let StackIdentity { region, account, .. } = self.identity;
         let unresolved = || TemplateError::Unresolved(format!("{resource}.{attribute}"));
+        if self.is_role_of_sam(resource) && attribute == "Arn" {
+            return Ok(json!(self.role_arn(resource)));
+        }
         if (self.resource_type(resource)?, attribute) == ("AWS::EC2::SecurityGroup", "GroupId") {
             // EC2 gives the id when it makes the group; up to then the name stands for it.
             return Ok(json!(self.physical_name(resource)?));
@@ -293,6 +296,16 @@ impl<'a> Resolver<'a> {
     /// The ARN of a role that SAM makes, which the template has no resource for.
     pub(crate) fn role_arn(&self, logical: &str) -> String {
         format!("arn:aws:iam::{}:role/{}-{logical}", self.identity.account, self.identity.stack_name)
+    }
+
+    /// Whether the template means by this the role that SAM makes for one of its functions, unless the function names another.
+    fn is_role_of_sam(&self, logical: &str) -> bool {
+        let function = logical.strip_suffix("Role").and_then(|function| self.resources.get(function));
+        let is_functions = function.is_some_and(|body| {
+            body.get("Type").and_then(Yaml::as_str) == Some("AWS::Serverless::Function")
+                && body.get("Properties").is_some_and(|properties| properties.get("Role").is_none())
+        });
+        is_functions && !self.resources.contains_key(logical)
     }
 
     fn resource_type(&self, resource: &str) -> Result<&str, TemplateError> {
@@ -432,6 +445,7 @@ Conditions:
   Many: !Equals [!Ref Count, "9"]
 Resources:
   Thing: { Type: "AWS::DynamoDB::Table", Properties: { TableName: !Sub "${AWS::StackName}-things" } }
+  ActFunction: { Type: "AWS::Serverless::Function", Properties: { FunctionName: act } }
 Probe:
   joined: !Join [",", !Ref Words]
   arn: !GetAtt Thing.Arn
@@ -441,6 +455,7 @@ Probe:
   gone too: !If [Many, many, !Ref AWS::NoValue]
   either: !Or [!Equals [a, b], !Equals [c, c]]
   image: !Ref Image
+  role of SAM: !GetAtt ActFunctionRole.Arn
 "#;
 
     fn probe(overrides: &[(&str, &str)]) -> Result<Json, TemplateError> {
@@ -453,7 +468,8 @@ Probe:
     #[test]
     fn references_get_their_values() {
         let arn = "arn:aws:dynamodb:us-east-1:123456789012:table/s-things";
-        let expected = json!({"joined": "one,two", "arn": arn, "sub": format!("{arn}/index/one"), "choice": "few", "either": true, "image": "ami-1"});
+        let expected = json!({"joined": "one,two", "arn": arn, "sub": format!("{arn}/index/one"), "choice": "few", "either": true, "image": "ami-1",
+            "role of SAM": "arn:aws:iam::123456789012:role/s-ActFunctionRole"});
         assert_eq!(probe(&[]).unwrap(), expected);
         assert_eq!(probe(&[("Count", "9")]).unwrap()["choice"], "many");
     }

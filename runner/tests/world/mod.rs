@@ -19,11 +19,13 @@ use ciab_core::ids::BuildId;
 use ciab_core::log::{Line, read_chunk};
 use ciab_core::manifest::{Manifest, Outcome};
 use ciab_core::ports::{
-    BuildIdentity, ObjectStore, PortError, Secret, TaskState, TaskTokens, TemporaryCredentials,
+    BuildCredentials, CredentialsIssuer, ObjectStore, PortError, Secret, TaskState, TaskTokens,
+    TemporaryCredentials,
 };
 use ciab_runner::configuration::Configuration;
 use ciab_runner::downloads::WebDownloads;
 use ciab_runner::install::{Product, Release, Wanted};
+use ciab_runner::issued_credentials::IssuedCredentials;
 use ciab_runner::report::Reported;
 use ciab_runner::run::{Ports, run};
 use ciab_runner::stop::StopSwitch;
@@ -164,32 +166,35 @@ impl TaskTokens for OneTask {
     }
 }
 
-/// A role that is taken on as often as it is asked for, each time with another key.
+/// A function that gives credentials as often as it is asked, each time with another key.
 #[derive(Default)]
-pub struct OneIdentity {
-    pub taken_on: AtomicU32,
+pub struct OneIssuer {
+    pub asked: AtomicU32,
     pub refuses: AtomicBool,
-    /// How long its sessions are; none for an hour.
+    /// How long its credentials are good; none for an hour.
     pub seconds: Mutex<Option<i64>>,
 }
 
 pub const SECRET_KEY: &str = "the-secret-key-of-the-build";
+pub const FILES_SECRET_KEY: &str = "the-secret-key-of-the-builds-files";
 
 #[async_trait]
-impl BuildIdentity for OneIdentity {
-    async fn credentials(&self, build: BuildId) -> Result<TemporaryCredentials, PortError> {
-        assert_eq!(build, build_id());
+impl CredentialsIssuer for OneIssuer {
+    async fn issue(&self, build: BuildId, task_token: &str) -> Result<BuildCredentials, PortError> {
+        assert_eq!((build, task_token), (build_id(), TOKEN));
         if self.refuses.load(Ordering::SeqCst) {
-            return Err(unavailable());
+            let (code, source) = ("CredentialsRefused".to_owned(), "not this build's".into());
+            return Err(PortError::Refused { service: "lambda", operation: "Invoke", code, source });
         }
-        let number = self.taken_on.fetch_add(1, Ordering::SeqCst) + 1;
+        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         let seconds = self.seconds.lock().unwrap().unwrap_or(3600);
-        Ok(TemporaryCredentials {
-            access_key_id: format!("ASIABUILD{number}"),
-            secret_access_key: Secret::new(SECRET_KEY),
+        let set = |whose: &str, secret: &str| TemporaryCredentials {
+            access_key_id: format!("ASIA{whose}{number}"),
+            secret_access_key: Secret::new(secret),
             session_token: Secret::new("the-session-token-of-the-build"),
             expires_at: jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds),
-        })
+        };
+        Ok(BuildCredentials { files: set("FILES", FILES_SECRET_KEY), packer: set("BUILD", SECRET_KEY) })
     }
 }
 
@@ -214,7 +219,7 @@ pub fn wanted(binary: Option<PathBuf>) -> Wanted {
 pub struct World {
     pub objects: Arc<MemoryObjects>,
     pub task: Arc<OneTask>,
-    pub identity: Arc<OneIdentity>,
+    pub issuer: Arc<OneIssuer>,
     pub switch: StopSwitch,
     pub configuration: Configuration,
     pub environment: Vec<(OsString, OsString)>,
@@ -249,7 +254,7 @@ impl World {
             timeout_secs: 1800,
             packer: wanted(Some(packer_binary)),
             work_dir: None,
-            build_role: "arn:aws:iam::123456789012:role/build".into(),
+            credentials_function: "issue-credentials".into(),
             stop_grace: Duration::from_secs(20),
         };
         let path = std::env::var_os("PATH").unwrap();
@@ -260,15 +265,17 @@ impl World {
             ("PACKER_TEST_FOLDER".into(), folder.path().into()),
         ];
         let task = Arc::new(OneTask { objects: objects.clone(), ..OneTask::default() });
-        let identity = Arc::default();
-        Self { objects, task, identity, switch: StopSwitch::new(), configuration, environment, folder }
+        let issuer = Arc::default();
+        Self { objects, task, issuer, switch: StopSwitch::new(), configuration, environment, folder }
     }
 
     pub fn ports(&self) -> Ports {
+        let issued = IssuedCredentials::new(self.issuer.clone(), build_id(), TOKEN);
         Ports {
             objects: self.objects.clone(),
+            tools: self.objects.clone(),
             tasks: self.task.clone(),
-            identity: self.identity.clone(),
+            credentials: Arc::new(issued),
             downloads: Arc::new(WebDownloads),
         }
     }

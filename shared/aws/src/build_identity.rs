@@ -1,4 +1,4 @@
-//! The role that Packer runs with, taken on for one build.
+//! A role that is taken on for one build: that of its files, and that of Packer.
 //!
 //! Must never write a credential to a log or an error.
 

@@ -3,8 +3,9 @@
 //! Must never walk the SDK's default chain: it reads files and asks the network while a function starts, and no function
 //! has what it looks for. Nothing here waits; credentials are fetched with the first request that needs them.
 
-use std::env;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+use std::{env, fmt};
 
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -14,9 +15,13 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sdk_ec2::config::{SharedCredentialsProvider, SharedHttpClient};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder, tls};
+use ciab_core::ports::RenewedCredentials;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -57,6 +62,43 @@ pub fn connect_to(region: &str, endpoint_url: Option<&str>) -> SdkConfig {
         );
     builder.set_endpoint_url(endpoint_url.map(str::to_owned));
     builder.build()
+}
+
+/// The same, by these credentials. They are asked for with every request: whoever keeps them renews them earlier than the SDK would.
+pub fn with_credentials(config: &SdkConfig, credentials: Arc<dyn RenewedCredentials>) -> SdkConfig {
+    config
+        .clone()
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(Kept(credentials)))
+        .identity_cache(IdentityCache::no_cache())
+        .build()
+}
+
+struct Kept(Arc<dyn RenewedCredentials>);
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept(…)")
+    }
+}
+
+impl ProvideCredentials for Kept {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let current = self.0.current().await.map_err(CredentialsError::provider_error)?;
+            let ends = u64::try_from(current.expires_at.as_second()).unwrap_or_default();
+            Ok(Credentials::new(
+                current.access_key_id,
+                current.secret_access_key.expose(),
+                Some(current.session_token.expose().to_owned()),
+                Some(UNIX_EPOCH + Duration::from_secs(ends)),
+                "issue-credentials",
+            ))
+        })
+    }
 }
 
 /// rustls with ring: aws-lc, the SDK's default, takes four times as long to be ready. Plain `http` works as well.

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{BuildId, ImageId, Provider, Region, RequestId};
 use crate::resource::Leftovers;
+use crate::task_token::TaskTokenDigest;
+
+/// How many task tokens a build may have. A token comes with each try of `RunPacker`, which `infra/build-image.asl.json` limits to six.
+const MOST_TASK_TOKENS: usize = 8;
 
 /// The four statuses that callers see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -291,6 +295,10 @@ pub struct BuildRecord {
     pub runner_requested_at: Option<Timestamp>,
     /// The runner's id, once it was started.
     pub runner_id: Option<String>,
+    /// What its runner may know: a step that was repeated has another token than the runner that an earlier try has started. Told to
+    /// nobody.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub task_tokens: BTreeSet<TaskTokenDigest>,
     /// Since when it fails.
     #[serde(default)]
     pub failing_since: Option<Timestamp>,
@@ -364,6 +372,26 @@ impl BuildRecord {
         }
         self.runner_requested_at.get_or_insert(now);
         Ok(())
+    }
+
+    /// Notes which task token its runner is about to be given. Once there is a runner there is nothing to note: it has one.
+    ///
+    /// # Errors
+    /// There are more tokens than there are tries.
+    pub fn runner_holds(&mut self, token: TaskTokenDigest) -> Result<(), NotAllowed> {
+        if self.runner_id.is_some() || self.task_tokens.contains(&token) {
+            return Ok(());
+        }
+        if self.task_tokens.len() >= MOST_TASK_TOKENS {
+            return Err(NotAllowed { from: self.status, attempted: "start a runner once more" });
+        }
+        self.task_tokens.insert(token);
+        Ok(())
+    }
+
+    /// Whether a runner of its may hold this token. Takes the same time whichever it is like.
+    pub fn has_task_token(&self, token: &TaskTokenDigest) -> bool {
+        self.task_tokens.iter().fold(false, |known, one| known | one.is(token))
     }
 
     /// Notes the runner.
@@ -552,6 +580,7 @@ pub(crate) mod tests {
             kept_snapshots: BTreeSet::new(),
             runner_requested_at: None,
             runner_id: None,
+            task_tokens: BTreeSet::new(),
             failing_since: None,
             failure: None,
             doomed: false,
@@ -643,6 +672,33 @@ pub(crate) mod tests {
     fn a_build_that_was_never_started_cannot_succeed() {
         assert!(queued().succeed(made(AMI), BTreeSet::new(), time("2026-03-25T15:00:00Z")).is_err());
         assert!(queued().runner_starting(time("2026-03-25T15:00:00Z")).is_err());
+    }
+
+    #[test]
+    fn a_record_from_before_task_tokens_were_noted_is_read_and_has_none() {
+        let written = serde_json::to_value(building()).unwrap();
+        assert!(written.get("task_tokens").is_none());
+        let read: BuildRecord = serde_json::from_value(written).unwrap();
+        assert_eq!(read, building());
+        assert!(!read.has_task_token(&TaskTokenDigest::of("token")));
+    }
+
+    #[test]
+    fn tokens_are_noted_as_digests_until_there_is_a_runner_and_without_growing() {
+        let mut record = queued();
+        record.start(time("2026-03-25T14:30:05Z")).unwrap();
+        for number in 0..MOST_TASK_TOKENS {
+            record.runner_holds(TaskTokenDigest::of(&format!("token {number}"))).unwrap();
+            record.runner_holds(TaskTokenDigest::of("token 0")).unwrap();
+        }
+        assert!(record.runner_holds(TaskTokenDigest::of("one more")).is_err());
+        assert!(record.has_task_token(&TaskTokenDigest::of("token 1")));
+        let written = serde_json::to_string(&record).unwrap();
+        assert!(!written.contains("token 1") && !format!("{record:?}").contains("token 1"));
+        let before = record.clone();
+        record.runner_started("runner:1".into(), time("2026-03-25T14:30:06Z")).unwrap();
+        record.runner_holds(TaskTokenDigest::of("late")).unwrap();
+        assert_eq!(record.task_tokens, before.task_tokens);
     }
 
     #[test]

@@ -232,6 +232,7 @@ fn queued(build_id: BuildId, asked: &BuildRequest, now: Timestamp) -> BuildRecor
         kept_snapshots: BTreeSet::new(),
         runner_requested_at: None,
         runner_id: None,
+        task_tokens: BTreeSet::new(),
         failing_since: None,
         failure: None,
         doomed: false,

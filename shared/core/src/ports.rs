@@ -318,11 +318,34 @@ pub struct TemporaryCredentials {
     pub expires_at: Timestamp,
 }
 
-/// Whom Packer, and so a template, is to AWS: a role of its own, as this one build.
+/// What a runner is given for the one build that it runs.
+#[derive(Debug, Clone)]
+pub struct BuildCredentials {
+    /// For the build's own files in the bucket.
+    pub files: TemporaryCredentials,
+    /// For Packer, and so for whatever a template runs.
+    pub packer: TemporaryCredentials,
+}
+
+/// A role that is taken on as one build.
 #[async_trait]
 pub trait BuildIdentity: Send + Sync {
     /// Credentials of the role that carry the build's id.
     async fn credentials(&self, build: BuildId) -> Result<TemporaryCredentials, PortError>;
+}
+
+/// Who gives a runner its build's credentials.
+#[async_trait]
+pub trait CredentialsIssuer: Send + Sync {
+    /// New credentials, for whoever knows the build's task token.
+    async fn issue(&self, build: BuildId, task_token: &str) -> Result<BuildCredentials, PortError>;
+}
+
+/// Credentials that somebody keeps and renews before they end.
+#[async_trait]
+pub trait RenewedCredentials: Send + Sync {
+    /// Those of now.
+    async fn current(&self) -> Result<TemporaryCredentials, PortError>;
 }
 
 /// Lets somebody without any right of their own write one object of the bucket.

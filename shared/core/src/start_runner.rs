@@ -13,6 +13,7 @@ use crate::build::BuildRecord;
 use crate::ids::BuildId;
 use crate::ports::{Clock, Records, RunnerOrder, Runners};
 use crate::step::{StepError, for_build, update};
+use crate::task_token::TaskTokenDigest;
 
 /// What it needs.
 pub struct Deps {
@@ -52,10 +53,13 @@ pub async fn run(deps: &Deps, input: Input) -> Result<Output, StepError> {
 async fn start_runner(deps: &Deps, input: Input) -> Result<Output, StepError> {
     // The intent first: from here on there may be a runner, whatever happens to the answer.
     let now = deps.clock.now();
+    // What the runner will be known by, too: it asks for its build's credentials as soon as it runs.
     let asked_before = AtomicBool::new(false);
+    let token = TaskTokenDigest::of(&input.task_token);
     let record = update(&*deps.records, input.build_id, |record| {
         asked_before.store(record.runner_requested_at.is_some(), Ordering::Relaxed);
-        record.runner_starting(now)
+        record.runner_starting(now)?;
+        record.runner_holds(token.clone())
     })
     .await?;
     if let Some(runner_id) = record.runner_id {

@@ -20,5 +20,5 @@ pub use lambda_runtime::Error;
 pub use metrics::{Measure, write_metrics, write_metrics_by_provider};
 pub use serde::de::IgnoredAny as Ignored;
 pub use stream::serve_changes;
-pub use task::serve_task;
+pub use task::{serve_runners, serve_task};
 pub use wiring::{reconcile_deps, runners};

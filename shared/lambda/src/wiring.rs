@@ -31,7 +31,7 @@ pub fn reconcile_deps(aws: &SdkConfig) -> Result<Deps, InvalidSetting> {
 
 /// What a runner on EC2 is told, by the names that both have for it.
 const RUNNER_VARIABLES: [&str; 10] = [
-    "CIAB_BUILD_ROLE",
+    "CIAB_CREDENTIALS_FUNCTION",
     "CIAB_PACKER_AUTO_INSTALL",
     "CIAB_PACKER_BINARY",
     "CIAB_PACKER_MIRROR",

@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use end_to_end::{Scene, templates};
 use local_stack::{StackParts, http_client};
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// A call signed by a role: its status and answer.
+/// A call signed by a role: its status and answer. One to S3 with a body is a PUT.
 fn call(
     scene: &Scene,
     role: &str,
@@ -20,6 +20,7 @@ fn call(
     );
     let agent = http_client::agent();
     let mut answer = match body {
+        Some(body) if service == "s3" => agent.put(url).header("Authorization", signature).send(body)?,
         None => agent.get(url).header("Authorization", signature).call()?,
         Some(body) => {
             let mut request = agent.post(url).header("Authorization", signature);
@@ -29,7 +30,8 @@ fn call(
             request.send(body)?
         }
     };
-    Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+    let body = answer.body_mut().read_to_vec()?;
+    Ok((answer.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
 }
 
 const BUCKET: &str = "/ciab-local-123456789012";
@@ -180,5 +182,103 @@ fn of_a_template(scene: &Scene) -> Result<()> {
         "Action=AssumeRole&RoleSessionName=x&RoleArn=arn:aws:iam::123456789012:role/ciab-local-RunnerRole";
     let (status, answer) = call(scene, key, "sts", &form, "/", Some(role))?;
     ensure!(status == 403, "{status} {answer}");
+    Ok(())
+}
+
+/// A program on the runner that becomes the runner: it is of the same user, and reads what that was started with. Backwards, since
+/// the log masks what is secret.
+const THIEF: &str = r#"
+  provisioner "shell-local" {
+    inline = [
+      "for process in /proc/[0-9]*; do tr '\\0' '\\n' < $process/environ 2>/dev/null | grep -E '^(CIAB_TASK_TOKEN|AWS_ACCESS_KEY_ID)=' | sed 's/^/stolen /' | rev; done | sort -u",
+    ]
+  }
+}
+"#;
+
+#[test]
+fn a_template_that_has_become_the_runner_gets_at_no_other_build() -> Result<()> {
+    let scene = Scene::start(&StackParts::from_environment()?, &["--called-actions", "/dev/null"])?;
+    let outcome = of_a_thief(&scene);
+    scene.end(outcome)
+}
+
+/// What the thief's log says of a variable.
+fn stolen(log: &[String], variable: &str) -> Result<String> {
+    let name = format!("stolen {variable}=");
+    let found = log.iter().find_map(|line| {
+        let line: String = line.chars().rev().collect();
+        Some(line.split_once(&name)?.1.split_whitespace().next()?.to_owned())
+    });
+    found.with_context(|| format!("no {variable} in {log:#?}"))
+}
+
+fn of_a_thief(scene: &Scene) -> Result<()> {
+    let plain = templates::without_communicator();
+    let end = plain.rfind('}').context("the template has no end")?;
+    let built = |content: &str| -> Result<String> {
+        let request = json!({"provider": "codex", "template": {"type": "inline", "content": content}});
+        let build_id = scene.start_build(&request)?;
+        let build = scene.ended(&build_id)?;
+        ensure!(build["status"] == "succeeded", "{build:#}");
+        Ok(build_id)
+    };
+    let victim = built(&plain)?;
+    let own = built(&format!("{}{THIEF}", &plain[..end]))?;
+    let log = scene.log(&own)?;
+    let (runner, token) = (stolen(&log, "AWS_ACCESS_KEY_ID")?, stolen(&log, "CIAB_TASK_TOKEN")?);
+    ensure!(runner == "RunnerRole", "the runner is {runner}");
+
+    // As the machine: no build's files, its own neither, and no build's roles.
+    let file = |build: &str, name: &str| format!("{BUCKET}/builds/{build}/{name}");
+    let forbidden = |key: &str, path: &str, body: Option<&str>| -> Result<()> {
+        let (status, answer) = call(scene, key, "s3", &[], path, body)?;
+        ensure!(status == 403 && answer.contains("AccessDenied"), "{key} {path}: {status} {answer}");
+        Ok(())
+    };
+    for build in [&victim, &own] {
+        forbidden(&runner, &file(build, "template.tar.gz"), None)?;
+        forbidden(&runner, &file(build, "input.json"), None)?;
+        for name in ["log/0000000000.ndjson", "ledger.json", "manifest.json"] {
+            forbidden(&runner, &file(build, name), Some("{}"))?;
+        }
+        for role in ["BuildRole", "BuildFilesRole"] {
+            let form = [("Content-Type", "application/x-www-form-urlencoded")];
+            let assume = format!(
+                "Action=AssumeRole&RoleSessionName=x&RoleArn=arn:aws:iam::123456789012:role/ciab-local-{role}\
+                 &Tags.member.1.Key=ciab:build-id&Tags.member.1.Value={build}"
+            );
+            let (status, answer) = call(scene, &runner, "sts", &form, "/", Some(&assume))?;
+            ensure!(status == 403 && answer.contains("does not trust"), "{role}: {status} {answer}");
+        }
+    }
+
+    // As the build: what it knows is good for itself alone.
+    let function = "/2015-03-31/functions/ciab-local-issue-credentials/invocations";
+    let ask = |key: &str, build: &str, token: &str| {
+        let question = json!({"build_id": build, "task_token": token}).to_string();
+        call(scene, key, "lambda", &[], function, Some(&question))
+    };
+    for (build, token) in [(victim.as_str(), token.as_str()), (&own, "invented"), (&victim, "")] {
+        let (status, answer) = ask(&runner, build, token)?;
+        ensure!(status == 200 && answer.contains("CredentialsRefused"), "{build}: {status} {answer}");
+        ensure!(
+            !answer.contains("access_key_id") && (token.is_empty() || !answer.contains(token)),
+            "{answer}"
+        );
+    }
+    let (status, answer) = ask(&runner, &own, &token)?;
+    let given: Value = serde_json::from_str(&answer).with_context(|| format!("{status} {answer}"))?;
+    let key =
+        |set: &str| given[set]["access_key_id"].as_str().with_context(|| format!("no {set} in {answer}"));
+    let (files, packer) = (key("files")?, key("packer")?);
+    let (status, answer) = call(scene, files, "s3", &[], &file(&own, "template.tar.gz"), None)?;
+    ensure!(status == 200, "its own bundle: {status} {answer}");
+    for key in [files, packer] {
+        forbidden(key, &file(&victim, "template.tar.gz"), None)?;
+        forbidden(key, &file(&victim, "manifest.json"), Some("{}"))?;
+        let (status, answer) = ask(key, &own, &token)?;
+        ensure!(status == 403, "the function is the runner's alone: {status} {answer}");
+    }
     Ok(())
 }

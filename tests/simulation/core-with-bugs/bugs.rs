@@ -355,10 +355,9 @@ pub const BUGS: &[Bug] = &[
         breaks: "a runner whose start was not answered is never found",
         changes: &[change(
             "start_runner.rs",
-            "record.runner_starting(now)
-    })",
-            "if PLANTED { Ok(()) } else { record.runner_starting(now) }
-    })",
+            "record.runner_starting(now)?;",
+            "if PLANTED { return Ok(()); }
+        record.runner_starting(now)?;",
         )],
     },
     Bug {

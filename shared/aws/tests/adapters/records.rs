@@ -146,6 +146,7 @@ pub(crate) fn queued(created_at: &str) -> BuildRecord {
         kept_snapshots: BTreeSet::new(),
         runner_requested_at: None,
         runner_id: None,
+        task_tokens: BTreeSet::new(),
         failing_since: None,
         failure: None,
         doomed: false,
