@@ -7,6 +7,7 @@
 mod build_identity;
 mod calls;
 mod cloud;
+mod credentials_issuer;
 mod ec2_runners;
 mod events;
 mod keys;
