@@ -239,6 +239,35 @@ fn every_error_that_the_state_machine_matches_exists() {
     }
 }
 
+/// A record takes the task token of every try that there can be.
+#[test]
+fn a_record_has_room_for_the_token_of_each_try_of_run_packer() {
+    let build = include_str!("../../../shared/core/src/build.rs");
+    let (_, most) = build.split_once("const MOST_TASK_TOKENS: usize = ").unwrap();
+    let most: u64 = most.split(';').next().unwrap().parse().unwrap();
+    let retries = states()["RunPacker"]["Retry"].as_array().unwrap().clone();
+    let retries: u64 = retries.iter().map(|rule| rule["MaxAttempts"].as_u64().unwrap()).sum();
+    assert!(retries > 0 && retries < most, "{retries} retries, {most} tokens");
+}
+
+/// What a build's roles are worth rests on who may begin their sessions.
+#[test]
+fn only_issue_credentials_is_trusted_with_the_roles_of_a_build() {
+    let template: Yaml = serde_norway::from_str(TEMPLATE).unwrap();
+    let roles = template["Resources"].as_mapping().unwrap().iter();
+    let mut of_builds = 0;
+    for (name, role) in roles.filter(|(_, resource)| resource["Type"] == "AWS::IAM::Role") {
+        for statement in role["Properties"]["AssumeRolePolicyDocument"]["Statement"].as_sequence().unwrap() {
+            let principal = &statement["Principal"];
+            if principal.get("Service").is_none() {
+                assert_eq!(text(&principal["AWS"]), "IssueCredentialsFunctionRole.Arn", "{name:?}");
+                of_builds += 1;
+            }
+        }
+    }
+    assert_eq!(of_builds, 2, "the roles of a build's files and of Packer");
+}
+
 #[test]
 fn errors_that_pass_by_themselves_are_tried_again() {
     let retried = |state: &str| -> BTreeSet<String> {

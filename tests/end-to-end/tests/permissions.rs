@@ -70,7 +70,7 @@ fn absence(scene: &Scene) -> Result<()> {
     let path = format!("{BUCKET}/builds/b/log/000001.ndjson");
     let (status, answer) = call(scene, "GetBuildFunctionRole", "s3", &[], &path, None)?;
     ensure!(status == 404, "{status} {answer}");
-    let path = format!("{BUCKET}/builds/b/template.tar.gz");
+    let path = format!("{BUCKET}/runner/nothing");
     let (status, answer) = call(scene, "RunnerRole", "s3", &[], &path, None)?;
     ensure!(status == 403 && answer.contains("AccessDenied"), "{status} {answer}");
     Ok(())
