@@ -166,14 +166,15 @@ fn session_arn(role_arn: &str, name: &str) -> String {
     format!("arn:aws:sts::{account}:assumed-role/{role}/{name}")
 }
 
-/// STS's answer to AssumeRole.
+/// STS's answer to AssumeRole. Nobody checks the secret here, but it must look like one: a runner masks it in its build's log, and a word
+/// would be masked wherever it stands.
 pub(crate) fn credentials(session: &Session, key: &str, expires: &str) -> String {
-    let id = uuid::Uuid::new_v4();
+    let [secret, token, request] = std::array::from_fn(|_| uuid::Uuid::new_v4().simple());
     format!(
         "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><AssumedRoleUser><AssumedRoleId>\
          {key}:session</AssumedRoleId><Arn>{arn}</Arn></AssumedRoleUser><Credentials><AccessKeyId>{key}</AccessKeyId>\
-         <SecretAccessKey>local</SecretAccessKey><SessionToken>{id}</SessionToken><Expiration>{expires}</Expiration></Credentials>\
-         </AssumeRoleResult><ResponseMetadata><RequestId>{id}</RequestId></ResponseMetadata></AssumeRoleResponse>",
+         <SecretAccessKey>{secret}</SecretAccessKey><SessionToken>{token}</SessionToken><Expiration>{expires}</Expiration></Credentials>\
+         </AssumeRoleResult><ResponseMetadata><RequestId>{request}</RequestId></ResponseMetadata></AssumeRoleResponse>",
         arn = session.arn
     )
 }
