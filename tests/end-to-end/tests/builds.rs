@@ -31,6 +31,10 @@ fn a_build_succeeds_and_its_image_is_listed_and_deleted() -> Result<()> {
             log.iter().any(|line| line.contains("made by ubuntu")),
             "the provisioner did not run: {log:#?}"
         );
+        ensure!(
+            log.iter().any(|line| line.contains("\"ciab:stack\": \"ciab-local\"")),
+            "what is no secret is masked: {log:#?}"
+        );
 
         // Only the AMI and its snapshot are new in EC2, and the AMI says whose it is.
         let left = scene.leftovers()?;
