@@ -254,10 +254,8 @@ impl Build<'_> {
         &self,
         work: &Path,
     ) -> Result<(CredentialsEndpoint, bundle::Template), BuildFailure> {
-        let endpoint = tokio::select! {
-            endpoint = CredentialsEndpoint::start(self.ports.credentials.clone(), self.log.clone()) => endpoint,
-            reason = self.switch.stopped() => return Err(self.stopped(reason)),
-        };
+        let endpoint = CredentialsEndpoint::start(self.ports.credentials.clone(), self.log.clone());
+        let endpoint = self.switch.unless_stopped(endpoint).await.map_err(|reason| self.stopped(reason))?;
         let endpoint = endpoint.map_err(|error| runner_failed("the build has no identity", &error))?;
         Ok((endpoint, self.fetch_and_unpack(work).await?))
     }
@@ -286,11 +284,8 @@ impl Build<'_> {
         let until = Instant::now() + FETCH;
         let mut pause = Duration::from_millis(200);
         loop {
-            let got = tokio::select! {
-                got = self.ports.objects.get(&key) => got,
-                reason = self.switch.stopped() => return Err(self.stopped(reason)),
-            };
-            match got {
+            let got = self.switch.unless_stopped(self.ports.objects.get(&key)).await;
+            match got.map_err(|reason| self.stopped(reason))? {
                 Ok(Some(bundle)) => return Ok(bundle),
                 Ok(None) => {
                     let message = format!("The bundle {key} is not in the bucket");

@@ -52,6 +52,17 @@ impl StopSwitch {
             }
         }
     }
+
+    /// Does this, unless the build is to end before it is done: then it is given up, whatever it waits for.
+    ///
+    /// # Errors
+    /// Why the build is to end.
+    pub async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, StopReason> {
+        tokio::select! {
+            done = work => Ok(done),
+            reason = self.stopped() => Err(reason),
+        }
+    }
 }
 
 impl Default for StopSwitch {

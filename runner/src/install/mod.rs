@@ -131,6 +131,12 @@ pub enum InstallError {
     Stopped(StopReason),
 }
 
+impl From<StopReason> for InstallError {
+    fn from(reason: StopReason) -> Self {
+        Self::Stopped(reason)
+    }
+}
+
 /// Puts Packer where a build can use it.
 pub struct Installer<'a> {
     /// What is wanted.
@@ -207,7 +213,7 @@ impl Installer<'_> {
         };
         let what = format!("{} {}", release.product, release.version);
         let key = release.key();
-        match self.unless_stopped(self.objects.get(&key)).await? {
+        match self.switch.unless_stopped(self.objects.get(&key)).await? {
             Ok(Some(bytes)) if sha256(&bytes) == *expected => {
                 self.say(&format!("{what} from the stack's bucket"));
                 return Ok(bytes);
@@ -229,7 +235,7 @@ impl Installer<'_> {
         }
         self.say(&format!("{what} from {}", release.mirror.host()));
         // Two builds may do this at once: both write the same bytes, for both have looked at the checksum.
-        match self.unless_stopped(self.objects.put(&key, bytes.clone())).await? {
+        match self.switch.unless_stopped(self.objects.put(&key, bytes.clone())).await? {
             Ok(()) => self.say(&format!("{what} is kept in the stack's bucket for the builds to come")),
             Err(error) => self.could_not("it could not be kept in the stack's bucket", &error),
         }
@@ -242,23 +248,15 @@ impl Installer<'_> {
         loop {
             attempts += 1;
             let path = release.path();
-            match self.unless_stopped(self.downloads.download(&release.mirror, &path)).await? {
+            match self.switch.unless_stopped(self.downloads.download(&release.mirror, &path)).await? {
                 Ok(bytes) => return Ok(bytes),
                 Err(DownloadFailed::Unavailable(why)) if attempts < ATTEMPTS => {
                     self.say(&format!("{} did not come ({why}): it is asked for again", release.file()));
-                    self.unless_stopped(sleep(pause)).await?;
+                    self.switch.unless_stopped(sleep(pause)).await?;
                     pause *= 2;
                 }
                 Err(source) => return Err(InstallError::NotDownloaded { file: release.file(), source }),
             }
-        }
-    }
-
-    /// A build that is to end waits for neither bucket nor mirror.
-    async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, InstallError> {
-        tokio::select! {
-            done = work => Ok(done),
-            reason = self.switch.stopped() => Err(InstallError::Stopped(reason)),
         }
     }
 
